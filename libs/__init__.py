@@ -1,0 +1,1 @@
+"""What the services share: `common` is mechanism, `contracts` is what they say to each other."""

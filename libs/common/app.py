@@ -1,0 +1,227 @@
+"""The factory every service's `main.py` calls: one lifespan, one order of middleware, one state."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp
+
+from libs.common import health, idempotency, problems
+from libs.common.auth import Verifier, follow_issuer, trust_development_issuer
+from libs.common.bus.base import Bus
+from libs.common.bus.embedded import EmbeddedBus, open_embedded_bus
+from libs.common.clock import Clock, clock_from
+from libs.common.consumer import Consumer, watch_lag
+from libs.common.db import Database, connector, open_database, service_url, transient
+from libs.common.events import EventRouter
+from libs.common.health import Health
+from libs.common.migrate import missing_revision
+from libs.common.observability import OUTBOX_AGE, Observed, configure_logging
+from libs.common.outbox import Relay, prune
+from libs.common.settings import Settings
+from libs.common.tasks import Tasks, running
+
+
+@dataclass(slots=True)
+class Core:
+    """What a running service holds; its own resources are added by its `resources` manager."""
+
+    name: str
+    settings: Settings
+    clock: Clock
+    bus: Bus
+    tasks: Tasks
+    health: Health
+    verifier: Verifier
+    database: Database | None = None
+    relay: Relay | None = None
+
+    @property
+    def db(self) -> Database:
+        """The service's database; the gateway has none and never asks."""
+        assert self.database is not None
+        return self.database
+
+
+Resources = Callable[[Core], AbstractAsyncContextManager[dict[str, Any]]]
+"""Opens what only one service has; what it yields becomes attributes of `request.state`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service, described: what `create_app` needs to know of it."""
+
+    name: str
+    summary: str
+    routers: Sequence[APIRouter] = ()
+    handlers: EventRouter | None = None
+    resources: Resources | None = None
+    database: bool = True
+    wrap: Callable[[ASGIApp, FastAPI], ASGIApp] | None = None
+    """Puts an app of its own before the routes (the gateway's door)."""
+    background: Sequence[Callable[[Core], Any]] = field(default_factory=tuple)
+
+
+def create_app(service: Service) -> FastAPI:
+    """Build a service's ASGI app; nothing is read or opened before its lifespan starts."""
+    app = FastAPI(
+        title=f"motcua {service.name}",
+        summary=service.summary,
+        version="1",
+        lifespan=_lifespan(service),
+        separate_input_output_schemas=False,
+        max_body_size=1_048_576,
+    )
+    problems.install(app)
+    app.add_exception_handler(idempotency.Replay, idempotency.on_replay)
+    app.include_router(health.router)
+    for router in service.routers:
+        app.include_router(router)
+    if service.wrap is not None:
+        app.add_middleware(_Wrapped, wrap=service.wrap, fastapi=app)
+    app.add_middleware(Observed, service=service.name)
+    return app
+
+
+class _Wrapped:
+    """Adapts a service's own outer app to the middleware list."""
+
+    def __init__(
+        self, app: ASGIApp, wrap: Callable[[ASGIApp, FastAPI], ASGIApp], fastapi: FastAPI
+    ) -> None:
+        self._app = wrap(app, fastapi)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._app(scope, receive, send)
+
+
+def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        # The embedded city gives its five apps one set of settings and one clock.
+        settings: Settings = getattr(app.state, "settings", None) or Settings.from_environment()
+        clock: Clock = getattr(app.state, "clock", None) or clock_from(settings.clock)
+        if not getattr(app.state, "embedded", False):
+            configure_logging(settings.log_level)
+        async with AsyncExitStack() as stack:
+            state = await _enter(stack, service, settings, clock)
+            yield state
+
+    return lifespan
+
+
+async def _enter(
+    stack: AsyncExitStack, service: Service, settings: Settings, clock: Clock
+) -> dict[str, Any]:
+    verifier = Verifier(settings.oidc_audience)
+    holder: list[Relay] = []
+    database = None
+    if service.database:
+        database = await stack.enter_async_context(
+            open_database(
+                service_url(settings, service.name),
+                service.name,
+                pool=settings.database_pool,
+                hot_pool=settings.database_hot_pool,
+                on_commit=lambda: holder[0].wake(),
+            )
+        )
+    bus = await stack.enter_async_context(_open_bus(settings, service.name))
+    tasks = await stack.enter_async_context(running())
+    core = Core(service.name, settings, clock, bus, tasks, Health(), verifier, database)
+    core.health.dead_tasks = lambda: tasks.dead
+    _trust(core)
+    if database is not None:
+        core.relay = Relay(service.name, database, bus)
+        holder.append(core.relay)
+        _check_database(core, database)
+    own = await stack.enter_async_context(service.resources(core)) if service.resources else {}
+    _start_background(core, service)
+    return own | {
+        "core": core,
+        "settings": settings,
+        "clock": clock,
+        "verifier": verifier,
+        "health": core.health,
+        "bus": bus,
+        "relay": core.relay,
+        "sessions": database.sessions if database else None,
+        "hot": database.hot if database else None,
+    }
+
+
+@asynccontextmanager
+async def _open_bus(settings: Settings, service: str) -> AsyncIterator[Bus]:
+    if settings.kafka_bootstrap is not None:
+        raise ValueError(
+            "MOTCUA_KAFKA_BOOTSTRAP is set, but this version carries events over PostgreSQL only: "
+            "unset it"
+        )
+    url = service_url(settings, service)
+    async with open_embedded_bus(url, connector(url, service)) as bus:
+        yield bus
+
+
+def _trust(core: Core) -> None:
+    settings = core.settings
+    if settings.oidc_issuer and settings.oidc_jwks_url:
+        core.tasks.start(
+            "issuer", follow_issuer(core.verifier, settings.oidc_issuer, settings.oidc_jwks_url)
+        )
+    if settings.development:
+        trust_development_issuer(core.verifier, settings)
+
+
+def _check_database(core: Core, database: Database) -> None:
+    async def database_answers() -> str | None:
+        await database.hot.fetchval("SELECT 1")
+        return None
+
+    async def migrated() -> str | None:
+        missing = await missing_revision(database, core.name)
+        return f"run `motcua migrate`: {missing}" if missing else None
+
+    core.health.needed |= {"database": database_answers, "migrations": migrated}
+
+
+def _start_background(core: Core, service: Service) -> None:
+    async def bus_answers() -> str | None:
+        await core.bus.ping()
+        return None
+
+    core.health.wanted["bus"] = bus_answers
+    if isinstance(core.bus, EmbeddedBus):
+        core.tasks.start("compaction", core.bus.compact_for_ever())
+    if core.relay is not None:
+        relay = core.relay
+        OUTBOX_AGE.labels(core.name).set(0)
+        core.tasks.start("relay", relay.run())
+        core.tasks.start("prune", _prune_for_ever(core.db))
+        core.health.wanted["relay"] = _problem_of(relay)
+    if service.handlers is not None and service.handlers.topics:
+        consumer = Consumer(core.name, service.handlers, core.db, core.bus)
+        core.tasks.start("consumer", consumer.run())
+        core.tasks.start("lag", watch_lag(core.name, service.handlers.topics, core.bus))
+        core.health.wanted["consumer"] = _problem_of(consumer)
+    for work in service.background:
+        core.tasks.start(work.__name__, work(core))
+
+
+async def _prune_for_ever(database: Database) -> None:
+    while True:
+        await asyncio.sleep(600)
+        try:
+            await prune(database)
+        except Exception as error:
+            if not transient(error):
+                raise
+
+
+def _problem_of(worker: Any) -> health.Check:
+    async def check() -> str | None:
+        return str(worker.problem) if worker.problem else None
+
+    return check

@@ -1,0 +1,126 @@
+"""What a bus does for its users, whatever carries it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class BusError(Exception):
+    """The bus did not do what was asked."""
+
+
+class Fenced(BusError):
+    """Somebody else has taken over; what this one still meant to do was refused."""
+
+
+class UnknownTopic(BusError):
+    """The topic does not exist (yet)."""
+
+    def __init__(self, topic: str) -> None:
+        """Name the topic."""
+        super().__init__(f"topic {topic} does not exist")
+        self.topic = topic
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as code: `compacted` keeps only the last value of each key."""
+
+    name: str
+    partitions: int = 6
+    compacted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is sent: `value` None is a tombstone of a compacted topic's key."""
+
+    topic: str
+    key: str
+    value: bytes | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Record):
+    """What is read, with its place in the log."""
+
+    partition: int = 0
+    offset: int = 0
+
+
+class Producer(Protocol):
+    """The one sender of a name: opening another with the same name fences this one."""
+
+    async def send(self, records: Sequence[Record]) -> None:
+        """Append in order; on return every record is durable.
+
+        Raises:
+            UnknownTopic: a topic is missing; nothing was sent.
+            Fenced: another producer of this name was opened.
+        """
+        ...
+
+
+class Subscription(Protocol):
+    """A member of a consumer group: each record goes to one member, offsets are committed."""
+
+    async def fetch(self, limit: int, wait: float) -> list[Received]:
+        """Read up to `limit` next records, waiting at most `wait` seconds for the first."""
+        ...
+
+    async def commit(self) -> None:
+        """Remember that everything fetched has been handled.
+
+        Raises:
+            Fenced: the group gave our share to another member meanwhile.
+        """
+        ...
+
+    async def rewind(self) -> None:
+        """Go back to what was last committed: the next fetch gives the same records again."""
+        ...
+
+
+class Follower(Protocol):
+    """A broadcast reader: sees every record from the first, commits nothing."""
+
+    async def fetch(self, limit: int, wait: float) -> list[Received]:
+        """Read up to `limit` next records, waiting at most `wait` seconds for the first."""
+        ...
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that was in the log when following began has been read."""
+        ...
+
+
+class Bus(Protocol):
+    """Carries records between services."""
+
+    def producer(self, name: str) -> AbstractAsyncContextManager[Producer]:
+        """Open the one sender of this name."""
+        ...
+
+    def subscribe(
+        self, group: str, topics: Sequence[str]
+    ) -> AbstractAsyncContextManager[Subscription]:
+        """Join a consumer group."""
+        ...
+
+    def follow(self, topics: Sequence[str]) -> AbstractAsyncContextManager[Follower]:
+        """Read topics from the beginning, apart from any group."""
+        ...
+
+    async def apply_topics(self, topics: Iterable[Topic]) -> None:
+        """Create the topics that are missing."""
+        ...
+
+    async def lag(self, group: str, topics: Sequence[str]) -> dict[str, int]:
+        """Count, per topic, the records that the group has not committed."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the bus answers; raise if it does not."""
+        ...

@@ -1,0 +1,227 @@
+"""Consumers: a group member that handles events with its database, and a broadcast reader."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import structlog
+from sqlalchemy import insert
+
+from libs.common.bus.base import Bus, BusError, Received, Record, Subscription
+from libs.common.db import Database, transient
+from libs.common.events import Envelope, EventRouter
+from libs.common.observability import CONSUMER_LAG, DEAD_LETTERS
+from libs.common.outbox import OUTBOX, claim
+from libs.common.trace import continue_trace
+
+log = structlog.get_logger()
+
+DEAD_LETTER_SUFFIX = ".dlq"
+
+
+class Consumer:
+    """Handles the events of one service: one message is one transaction, with its inbox claim.
+
+    A batch is tried as one transaction, which is fast; when it fails for a reason that will not
+    pass, its messages are handled one by one and the bad one alone becomes a dead letter.
+    """
+
+    batch = 200
+    wait_seconds = 1.0
+    longest_pause = 30.0
+
+    def __init__(self, service: str, router: EventRouter, database: Database, bus: Bus) -> None:
+        """Prepare the consumer of a service; `run` does the work."""
+        self._service = service
+        self._router = router
+        self._database = database
+        self._bus = bus
+        self.problem: str | None = None
+        """What keeps events from being handled, for `readyz`."""
+
+    async def run(self) -> None:
+        """Handle until cancelled; a handler cancelled half-way has not been handled."""
+        for topic in self._router.topics:
+            CONSUMER_LAG.labels(self._service, topic).set(0)
+            DEAD_LETTERS.labels(self._service, topic)
+        pause = 0.25
+        while True:
+            try:
+                async with self._bus.subscribe(self._service, self._router.topics) as subscription:
+                    while True:
+                        await self._step(subscription)
+                        self.problem = None
+                        pause = 0.25
+            except Exception as error:
+                if not (transient(error) or isinstance(error, BusError)):
+                    raise  # a defect of ours: the task ends and `livez` says so
+                self.problem = f"{type(error).__name__}: {error}"[:200]
+                log.warning("consumer.interrupted", service=self._service, error=self.problem)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, self.longest_pause)
+
+    async def _step(self, subscription: Subscription) -> None:
+        received = await subscription.fetch(self.batch, self.wait_seconds)
+        if received:
+            await self.handle(received)
+            await subscription.commit()
+
+    async def handle(self, received: Sequence[Received]) -> None:
+        """Apply messages in order, each exactly once; bury the ones that cannot be applied.
+
+        Raises:
+            Exception: a transient one; nothing after the last committed message has an effect.
+        """
+        try:
+            await self._apply(received)
+        except Exception as error:
+            if transient(error):
+                raise
+            for message in received:
+                await self._apply_or_bury(message)
+
+    async def _apply_or_bury(self, message: Received) -> None:
+        try:
+            await self._apply([message])
+        except Exception as error:
+            if transient(error):
+                raise
+            log.exception("event.buried", topic=message.topic, offset=message.offset)
+            DEAD_LETTERS.labels(self._service, message.topic).inc()
+            async with self._database.sessions.begin() as session:
+                await session.execute(insert(OUTBOX), [dead_letter(self._service, message, error)])
+                session.sync_session.info["wrote"] = True
+
+    async def _apply(self, messages: Sequence[Received]) -> None:
+        """Handle messages in one transaction, skipping what is not ours or was seen before."""
+        wanted = []
+        for message in messages:
+            if message.value is None:
+                continue
+            envelope = Envelope.of(message.headers)
+            if found := self._router.find(message.topic, envelope.type):
+                wanted.append((message, envelope, *found))
+        if not wanted:
+            return
+        async with self._database.sessions.begin() as session:
+            fresh = await claim(session, {envelope.id for _, envelope, _, _ in wanted})
+            for message, envelope, kind, handler in wanted:
+                if envelope.id in fresh:
+                    fresh.discard(envelope.id)  # the same event may stand twice in one batch
+                    continue_trace(envelope.traceparent)
+                    await handler(kind.model_validate_json(message.value or b""), session)
+
+
+def dead_letter(group: str, message: Received, error: Exception) -> dict[str, object]:
+    """Make the outbox row of a message given up: its own headers and value, and the reason."""
+    try:
+        envelope = Envelope.of(message.headers)
+    except ValueError:
+        envelope = Envelope(uuid4(), "Unreadable", f"/motcua/{group}", datetime.now(UTC), "")
+    reason = {
+        "motcua_dead_group": group,
+        "motcua_dead_topic": message.topic,
+        "motcua_dead_key": message.key,
+        "motcua_dead_offset": str(message.offset),
+        "motcua_dead_reason": f"{type(error).__name__}: {error}"[:500],
+        "motcua_dead_at": datetime.now(UTC).isoformat(),
+    }
+    return {
+        "event_id": envelope.id,
+        "topic": message.topic + DEAD_LETTER_SUFFIX,
+        "key": f"{group}:{envelope.id}",
+        "type": envelope.type,
+        "time": envelope.time,
+        "traceparent": envelope.traceparent,
+        "body": message.value,
+        "extra": dict(message.headers) | reason,
+    }
+
+
+async def watch_lag(service: str, topics: Sequence[str], bus: Bus) -> None:
+    """Keep the lag metric true, also while nothing is consumed, until cancelled."""
+    while True:
+        try:
+            for topic, behind in (await bus.lag(service, topics)).items():
+                CONSUMER_LAG.labels(service, topic).set(behind)
+        except Exception as error:
+            if not (transient(error) or isinstance(error, BusError)):
+                raise
+        await asyncio.sleep(5)
+
+
+class Broadcast:
+    """Reads topics from their first record into memory, in every process, for ever."""
+
+    def __init__(
+        self, name: str, bus: Bus, topics: Sequence[str], apply: Callable[[Received], None]
+    ) -> None:
+        """Prepare a reader; `apply` takes a record and must not block."""
+        self._name = name
+        self._bus = bus
+        self._topics = topics
+        self._apply = apply
+        self.loaded = asyncio.Event()
+        """Set once everything that was in the log at the start has been applied."""
+        self.problem: str | None = None
+
+    async def run(self) -> None:
+        """Read until cancelled; after an outage from the first record again."""
+        while True:
+            try:
+                async with self._bus.follow(self._topics) as follower:
+                    while True:
+                        if follower.caught_up:
+                            self.loaded.set()
+                        for record in await follower.fetch(1000, 1.0):
+                            self._take(record)
+                        self.problem = None
+            except Exception as error:
+                if not (transient(error) or isinstance(error, BusError)):
+                    raise
+                self.problem = f"{type(error).__name__}: {error}"[:200]
+                log.warning("broadcast.interrupted", reader=self._name, error=self.problem)
+            await asyncio.sleep(0.5)
+
+    def _take(self, record: Received) -> None:
+        try:
+            self._apply(record)
+        except (ValueError, KeyError) as error:
+            # One unreadable record must not blind the reader to those after it.
+            log.warning(
+                "broadcast.unreadable", reader=self._name, topic=record.topic,
+                offset=record.offset, error=str(error)[:500],
+            )  # fmt: skip
+
+
+async def list_dead_letters(bus: Bus, topics: Sequence[str]) -> list[Received]:
+    """Read the dead letters of topics that were neither replayed nor dropped."""
+    alive: dict[tuple[str, str], Received] = {}
+    dead_topics = [topic + DEAD_LETTER_SUFFIX for topic in topics]
+    async with bus.follow(dead_topics) as follower:
+        while not follower.caught_up:
+            for record in await follower.fetch(1000, 0.2):
+                alive.pop((record.topic, record.key), None)
+                if "motcua_dead_topic" in record.headers:
+                    alive[record.topic, record.key] = record
+    return list(alive.values())
+
+
+async def replay_dead_letters(bus: Bus, letters: Sequence[Received]) -> int:
+    """Send dead letters to their topic again, as the same events, and take them off the list.
+
+    Groups that had handled an event know its id; only the one that gave it up handles it now.
+    """
+    async with bus.producer("dead-letter-replay") as producer:
+        for letter in letters:
+            headers = {
+                name: value
+                for name, value in letter.headers.items()
+                if not name.startswith("motcua_dead_")
+            }
+            topic = letter.headers["motcua_dead_topic"]
+            key = letter.headers["motcua_dead_key"]
+            await producer.send([Record(topic, key, letter.value, headers)])
+            await producer.send([Record(letter.topic, letter.key, None, {})])
+    return len(letters)

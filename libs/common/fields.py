@@ -1,0 +1,90 @@
+"""Field types of requests and answers: strict, bounded, and storable in PostgreSQL."""
+
+from datetime import date, datetime
+from typing import Annotated, Any, Generic, TypeVar
+
+from fastapi import Query
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+)
+
+from libs.common.worktime import local
+
+T = TypeVar("T")
+
+
+class In(BaseModel):
+    """What comes in: nothing is converted in silence and nothing unknown is taken."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Out(BaseModel):
+    """What goes out; read from a model's attributes where that is what the route has."""
+
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+
+class Page(Out, Generic[T]):
+    """A list as every list is answered."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+def _written(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("write it as text")  # noqa: TRY004  (pydantic turns ValueError into 422)
+    return value
+
+
+def _aware(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("give the offset, such as +07:00")
+    return value
+
+
+def _printable(value: str) -> str:
+    if any(ord(character) < 32 for character in value.replace("\n", "").replace("\t", "")):
+        raise ValueError("control characters are not taken")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_written), Field(strict=False)]
+"""A date, ISO (2026-11-20)."""
+
+Instant = Annotated[
+    datetime,
+    BeforeValidator(_written),
+    AfterValidator(_aware),
+    Field(strict=False),
+]
+"""An instant that comes in: RFC 3339 with an offset."""
+
+LocalTime = Annotated[datetime, PlainSerializer(lambda at: local(at).isoformat(), return_type=str)]
+"""An instant that goes out, with the offset of Ho Chi Minh City."""
+
+Line = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=300, pattern=r"^[^\x00-\x1f]*$"
+    ),
+]
+"""One line of text."""
+
+Paragraph = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=4000),
+    AfterValidator(_printable),
+]
+"""Text of several lines."""
+
+Limit = Annotated[int, Query(ge=1, le=200, description="How many rows at the most.")]
+Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the last page.")]
+Search = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00-\x1f]*$")]

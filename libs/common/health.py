@@ -1,0 +1,101 @@
+"""Health that tells the truth: `/livez`, `/readyz`, `/metrics` and `/version` of every service."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from libs.common import fast_json
+
+Check = Callable[[], Awaitable[str | None]]
+"""Answers what is wrong, in words for an operator, or None."""
+
+
+class Health:
+    """What a service needs before it may serve, and what it can do without for a while."""
+
+    def __init__(self) -> None:
+        """Start with no check."""
+        self.needed: dict[str, Check] = {}
+        """Failing ones make `readyz` 503: own database, migrations, start-up."""
+        self.wanted: dict[str, Check] = {}
+        """Failing ones show as `degraded` in a 200: taking every pod out would help nobody."""
+        self.dead_tasks: Callable[[], list[str]] = list
+
+    async def report(self) -> tuple[int, dict[str, Any]]:
+        """Run all checks at once; answer the HTTP status and the body of `readyz`."""
+        needed, wanted = await asyncio.gather(_run(self.needed), _run(self.wanted))
+        failed = {name: words for name, words in needed.items() if words}
+        degraded = {name: words for name, words in wanted.items() if words}
+        status = "not ready" if failed else "degraded" if degraded else "ready"
+        body: dict[str, Any] = {
+            "status": status,
+            "checks": {
+                name: words or "ok" for name, words in (needed | wanted).items()
+            },
+        }  # fmt: skip
+        if failed:
+            body["not_ready"] = failed
+        if degraded:
+            body["degraded"] = degraded
+        return (503 if failed else 200), body
+
+
+async def _run(checks: dict[str, Check]) -> dict[str, str | None]:
+    async def one(check: Check) -> str | None:
+        try:
+            async with asyncio.timeout(2):
+                return await check()
+        except TimeoutError:
+            return "no answer within 2 seconds"
+        except Exception as error:  # a failing check is an answer, never a 500
+            return f"{type(error).__name__}: {error}"[:200]
+
+    return dict(zip(checks, await asyncio.gather(*map(one, checks.values())), strict=True))
+
+
+router = APIRouter(tags=["operations"])
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(fast_json.dumps(body), status_code=status, media_type="application/json")
+
+
+@router.get("/livez")
+async def livez(request: Request) -> Response:
+    """Whether this process is worth keeping: no background task of it has died."""
+    dead = request.state.health.dead_tasks()
+    return _json({"status": "dead" if dead else "alive", "dead_tasks": dead}, 503 if dead else 200)
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """Whether requests may come: 503 names what is missing, a 200 what is degraded."""
+    status, body = await request.state.health.report()
+    return _json(body, status)
+
+
+@router.get("/metrics")
+async def metrics() -> Response:
+    """Give this process's metrics in Prometheus' text format."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/version")
+async def about(request: Request) -> Response:
+    """Tell version, profile and the clock in use, from which a simulator can follow it."""
+    settings = request.state.settings
+    return _json(
+        {
+            "service": request.app.title.removeprefix("motcua "),
+            "version": version("motcua"),
+            "revision": os.environ.get("MOTCUA_REVISION"),
+            "profile": settings.profile.value,
+            "clock": request.state.clock.describe(),
+        }
+    )

@@ -1,0 +1,159 @@
+"""Roles, schemas and revisions: everything a database needs before the services may use it."""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from libs.common.bus.base import Topic
+from libs.common.db import Database, service_password
+from libs.common.settings import SERVICES, Settings
+
+OWNER = "motcua_owner"
+"""Owns schemas and tables and cannot log in: services can use their tables, never alter them."""
+
+SCHEMAS = ("bus", *SERVICES)
+READER = "gateway"
+"""Has no schema; reads the embedded bus."""
+
+_INI = Path(__file__).parents[2] / "migrations" / "alembic.ini"
+_MIGRATE_LOCK = 0x6D6F7463  # "motc"
+
+
+def admin_url(settings: Settings) -> str:
+    """Give the account that may create roles and schemas.
+
+    Raises:
+        ValueError: no database is configured.
+    """
+    url = settings.admin_database_url or settings.database_url
+    if url is None:
+        raise ValueError(
+            "set MOTCUA_DATABASE_URL=postgresql://... to say which database to migrate"
+        )
+    return url.get_secret_value()
+
+
+async def migrate(settings: Settings, topics: Sequence[Topic]) -> None:
+    """Bring a database to the newest revision of every schema; changes nothing if it is there."""
+    url = admin_url(settings)
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", _MIGRATE_LOCK)
+        passwords = settings.development and settings.admin_database_url is None
+        await _make_roles(connection, urlsplit(url).password or "", with_passwords=passwords)
+        for schema in SCHEMAS:
+            await _make_schema(connection, schema)
+        await _upgrade(url)
+        await _apply_topics(connection, topics)
+    finally:
+        await connection.close()
+
+
+async def _make_roles(connection: Any, admin_password: str, *, with_passwords: bool) -> None:
+    await _tolerating_twins(connection, f"CREATE ROLE {OWNER} NOLOGIN")
+    await _tolerating_twins(connection, f"GRANT {OWNER} TO CURRENT_USER")
+    for role in (*SERVICES, READER):
+        await _tolerating_twins(connection, f"CREATE ROLE {role} LOGIN")
+        if with_passwords:
+            secret = service_password(admin_password, role)
+            await _tolerating_twins(connection, f"ALTER ROLE {role} PASSWORD '{secret}'")
+
+
+async def _tolerating_twins(connection: Any, statement: str) -> None:
+    """Run a statement on roles, which all databases of a server share, beside another migration."""
+    for _ in range(20):
+        try:
+            await connection.execute(statement)
+        except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
+            return
+        except asyncpg.InternalServerError:  # tuple concurrently updated
+            continue
+        else:
+            return
+    raise RuntimeError(f"another migration keeps changing the same role: {statement.split()[2]}")
+
+
+async def _make_schema(connection: Any, schema: str) -> None:
+    database = await connection.fetchval("SELECT quote_ident(current_database())")
+    users = (*SERVICES, READER) if schema == "bus" else (schema,)
+    await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {OWNER}")
+    for user in users:
+        rights = "SELECT" if user == READER else "SELECT, INSERT, UPDATE, DELETE"
+        await connection.execute(
+            f"GRANT USAGE ON SCHEMA {schema} TO {user};"
+            f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} IN SCHEMA {schema} "
+            f"GRANT {rights} ON TABLES TO {user};"
+            f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} IN SCHEMA {schema} "
+            f"GRANT USAGE ON SEQUENCES TO {user};"
+        )
+    if schema != "bus":
+        await _tolerating_twins(
+            connection, f"ALTER ROLE {schema} IN DATABASE {database} SET search_path TO {schema}"
+        )
+
+
+def _config(schema: str) -> Config:
+    return Config(str(_INI), ini_section=schema)
+
+
+def version_table_options(schema: str) -> dict[str, Any]:
+    """Keep each schema's revision in the schema itself."""
+    return {"version_table": "alembic_version", "version_table_schema": schema}
+
+
+@cache
+def head(schema: str) -> str:
+    """Name the newest revision that the code knows."""
+    return str(ScriptDirectory.from_config(_config(schema)).get_current_head())
+
+
+async def _upgrade(url: str) -> None:
+    async def connect() -> Any:
+        return await asyncpg.connect(url, timeout=10)
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    for schema in SCHEMAS:
+        async with engine.begin() as connection:
+            await connection.run_sync(_run_revisions, schema)
+    await engine.dispose()
+
+
+def _run_revisions(connection: Any, schema: str) -> None:
+    config = _config(schema)
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+async def _apply_topics(connection: Any, topics: Sequence[Topic]) -> None:
+    await connection.executemany(
+        "INSERT INTO bus.topics (name, compacted) VALUES ($1, $2) "
+        "ON CONFLICT (name) DO UPDATE SET compacted = excluded.compacted",
+        [(topic.name, topic.compacted) for topic in topics],
+    )
+
+
+async def missing_revision(database: Database, schema: str) -> str | None:
+    """Say which revision a schema lacks, or None when it is as new as the code."""
+    try:
+        at = await database.hot.fetchval("SELECT version_num FROM alembic_version")
+    except asyncpg.UndefinedTableError:
+        at = None
+    wanted = head(schema)
+    return None if at == wanted else f"{schema} is at {at or 'nothing'}, the code wants {wanted}"
+
+
+def metadata_of(schema: str) -> list[MetaData]:
+    """Give the tables a schema should have, for the test that compares them with the revisions."""
+    module = import_module(_config(schema).get_main_option("models") or "")
+    return list(module.METADATA)

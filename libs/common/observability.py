@@ -1,0 +1,165 @@
+"""What operators see: JSON logs with the trace id, request metrics, and the middleware for both."""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from time import perf_counter
+from typing import Any
+
+import structlog
+from structlog.typing import Processor
+from prometheus_client import Counter, Gauge, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from libs.common.problems import problem_of, problem_response
+from libs.common.trace import continue_trace, current_trace_id
+
+REQUEST_SECONDS = Histogram(
+    "motcua_http_request_duration_seconds",
+    "Time from a request's arrival to the end of its answer.",
+    ("service", "route", "method", "status"),
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+OUTBOX_AGE = Gauge(
+    "motcua_outbox_oldest_age_seconds",
+    "Age of the oldest event that still waits for the bus, by the wall clock.",
+    ("service",),
+)
+CONSUMER_LAG = Gauge(
+    "motcua_consumer_lag",
+    "Records of a topic that this service has not handled yet.",
+    ("service", "topic"),
+)
+DEAD_LETTERS = Counter(
+    "motcua_dlq_messages",
+    "Messages given up and put on the dead letter topic.",
+    ("service", "topic"),
+)
+
+_PERSONAL = re.compile(r"(?<!\d)(\d{12}|(?:\+84|0)\d{9})(?!\d)")
+_SECRET_KEYS = frozenset({"authorization", "x-api-key", "password", "token", "api_key"})
+
+
+def _mask(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Hide ID and telephone numbers and credentials: logs are read by people with no right to."""
+    for key, value in entry.items():
+        if key in _SECRET_KEYS:
+            entry[key] = "***"
+        elif isinstance(value, str):
+            entry[key] = _PERSONAL.sub("***", value)
+    return entry
+
+
+def _add_trace(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if trace_id := current_trace_id():
+        entry["trace_id"] = trace_id
+    return entry
+
+
+class _NoteRepeats(logging.Filter):
+    """Let one line a minute of the same message through: a client that reconnects writes ten a
+    second while its broker is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        last = self._seen.get(str(record.msg), 0.0)
+        if record.created - last < 60:
+            return False
+        self._seen[str(record.msg)] = record.created
+        return True
+
+
+def configure_logging(level: str) -> None:
+    """Write every log line of this process, libraries' too, as JSON to standard output."""
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_trace,
+        structlog.processors.format_exc_info,
+        _mask,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(ensure_ascii=False),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = name != "uvicorn.access"
+    for name in ("httpx", "httpcore", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("aiokafka").addFilter(_NoteRepeats())
+
+
+def template_of(scope: Scope) -> str:
+    """Name the route's template, never its values: labels must stay few."""
+    route = scope.get("route")
+    return str(getattr(route, "path", None) or scope.get("route_template") or "unmatched")
+
+
+class Observed:
+    """Pure ASGI middleware: trace in, trace out, duration measured, nothing escapes as a stack."""
+
+    def __init__(self, app: ASGIApp, service: str) -> None:
+        """Wrap an app whose requests are counted under `service`."""
+        self._app = app
+        self._service = service
+        self._children: dict[tuple[str, str, int], Any] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, watching."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        trace = continue_trace(_header(scope, b"traceparent"))
+        trace_header = (b"x-trace-id", trace.trace_id.encode())
+        started = perf_counter()
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = message.setdefault("headers", [])
+                if not any(name == b"x-trace-id" for name, _ in headers):
+                    message["headers"] = [*headers, trace_header]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            problem = problem_of(error)
+            if not status:
+                await problem_response(problem)(scope, receive, watched)
+        finally:
+            self._observe(template_of(scope), scope["method"], status, perf_counter() - started)
+
+    def _observe(self, route: str, method: str, status: int, seconds: float) -> None:
+        key = (route, method, status)
+        child = self._children.get(key)
+        if child is None:
+            child = REQUEST_SECONDS.labels(self._service, route, method, str(status or 499))
+            self._children[key] = child
+        child.observe(seconds)
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value).decode("latin-1")
+    return None

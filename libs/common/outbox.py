@@ -1,0 +1,244 @@
+"""Outbox and inbox: at least once out, effectively once in."""
+
+import asyncio
+import json
+from collections.abc import Collection, Sequence
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import structlog
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    func,
+    insert,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session as SyncSession
+
+from libs.common.bus.base import Bus, Fenced, Record, UnknownTopic
+from libs.common.db import NAMING, Database
+from libs.common.events import Envelope, Pending
+from libs.common.observability import OUTBOX_AGE
+
+log = structlog.get_logger()
+
+mechanism = MetaData(naming_convention=NAMING)
+"""The tables that every service's schema has: events out, events in, answers kept."""
+
+OUTBOX = Table(
+    "outbox",
+    mechanism,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("event_id", Uuid, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("time", DateTime(timezone=True), nullable=False),
+    Column("traceparent", Text, nullable=False),
+    # The event's data as JSON in UTF-8. No body is a tombstone: the key leaves a compacted topic.
+    Column("body", LargeBinary),
+    # Headers beside the CloudEvents ones, or instead of them: a dead letter keeps its own.
+    Column("extra", JSONB(none_as_null=True)),
+    # By the wall clock: the age of an unsent event is an operator's figure, not a business fact.
+    Column("created_at", DateTime(timezone=True), nullable=False,
+           server_default=func.clock_timestamp()),
+)  # fmt: skip
+
+INBOX = Table(
+    "inbox",
+    mechanism,
+    Column("event_id", Uuid, primary_key=True),
+    Column("received_at", DateTime(timezone=True), nullable=False, index=True,
+           server_default=func.clock_timestamp()),
+)  # fmt: skip
+
+IDEMPOTENCY = Table(
+    "idempotency_keys",
+    mechanism,
+    # SHA-256 over principal, method, path and key: see `idempotency`.
+    Column("digest", LargeBinary, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("status", SmallInteger),
+    Column("answer", Text),
+    Column("created_at", DateTime(timezone=True), nullable=False, index=True,
+           server_default=func.clock_timestamp()),
+)  # fmt: skip
+
+
+def source_of(producer: str) -> str:
+    """Name the CloudEvents source of a service's events."""
+    return f"/motcua/{producer}"
+
+
+def write(session: SyncSession, published: Sequence[Pending]) -> None:
+    """Insert the outbox rows of a transaction, in the order of publishing."""
+    session.execute(
+        insert(OUTBOX),
+        [
+            {
+                "event_id": item.event_id,
+                "topic": item.event.topic,
+                "key": item.event.key,
+                "type": item.event.type_name(),
+                "time": item.time,
+                "traceparent": item.traceparent,
+                "body": item.event.model_dump_json().encode(),
+            }
+            for item in published
+        ],
+    )
+
+
+async def claim(session: AsyncSession, event_ids: Collection[UUID]) -> set[UUID]:
+    """Take the events that were never handled before; the claim commits with their effect."""
+    fresh = (
+        upsert(INBOX)
+        .values([{"event_id": event_id} for event_id in event_ids])
+        .on_conflict_do_nothing()
+        .returning(INBOX.c.event_id)
+    )
+    return set(await session.scalars(fresh))
+
+
+class Relay:
+    """Carries one service's outbox to the bus, alone and in order.
+
+    An advisory lock makes it the only one; the bus fences a predecessor that lost the lock and
+    does not know it yet. Rows go in the order of their ids and are deleted after the bus has
+    acknowledged them: a crash between the two sends again, which the inbox of readers forgives.
+    """
+
+    batch = 500
+    poll_seconds = 0.05
+    retry_seconds = 0.5
+
+    def __init__(self, service: str, database: Database, bus: Bus) -> None:
+        """Prepare the relay of a service; `run` does the work."""
+        self._service = service
+        self._database = database
+        self._bus = bus
+        self._wake = asyncio.Event()
+        self._held: dict[str, float] = {}
+        self.problem: str | None = None
+        """What keeps events from leaving, for `readyz`."""
+
+    def wake(self) -> None:
+        """Say that a transaction wrote events: the relay looks now instead of at the next poll."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Carry until cancelled, coming back after every outage."""
+        while True:
+            try:
+                await self._carry_with_lock()
+            except Fenced:
+                log.warning("relay.fenced", service=self._service)
+            except Exception as error:  # whatever it was, events must flow again
+                self.problem = f"{type(error).__name__}: {error}"[:200]
+                log.warning("relay.interrupted", service=self._service, error=self.problem)
+            await asyncio.sleep(self.retry_seconds)
+
+    async def _carry_with_lock(self) -> None:
+        connection = await self._database.connect()
+        try:
+            while not await self._locked(connection):
+                self.problem = None
+                await asyncio.sleep(self.retry_seconds)
+            async with self._bus.producer(f"relay-{self._service}") as producer:
+                while True:
+                    self._wake.clear()
+                    if not await self._carry(connection, producer):
+                        await self._idle()
+        finally:
+            connection.terminate()
+
+    async def _locked(self, connection: Any) -> bool:
+        # The lock is the session's: it goes when the connection goes, however that ends.
+        return bool(
+            await connection.fetchval(
+                "SELECT pg_try_advisory_lock(hashtextextended($1, 0))", f"relay:{self._service}"
+            )
+        )
+
+    async def _carry(self, connection: Any, producer: Any) -> bool:
+        """Send one batch; answer whether there may be more at once."""
+        now = monotonic()
+        self._held = {topic: until for topic, until in self._held.items() if until > now}
+        rows = await connection.fetch(
+            "SELECT id, event_id, topic, key, type, time, traceparent, body, extra, "
+            "extract(epoch FROM clock_timestamp() - created_at)::float8 AS age "
+            "FROM outbox WHERE topic <> ALL($1::text[]) ORDER BY id LIMIT $2",
+            list(self._held),
+            self.batch,
+        )
+        OUTBOX_AGE.labels(self._service).set(rows[0]["age"] if rows else 0)
+        if not rows:
+            self.problem = f"topics missing: {', '.join(self._held)}" if self._held else None
+            return False
+        try:
+            await producer.send([_record(self._service, row) for row in rows])
+        except UnknownTopic as missing:
+            # The events of a topic that is not there wait; the others must not wait for it.
+            self._held[missing.topic] = now + 1
+            return True
+        await connection.execute(
+            "DELETE FROM outbox WHERE id = ANY($1::bigint[])", [row["id"] for row in rows]
+        )
+        self.problem = None
+        return len(rows) == self.batch
+
+    async def _idle(self) -> None:
+        try:
+            async with asyncio.timeout(self.poll_seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+
+def _record(service: str, row: asyncpg.Record) -> Record:
+    envelope = Envelope(
+        row["event_id"], row["type"], source_of(service), row["time"], row["traceparent"]
+    )
+    extra = json.loads(row["extra"]) if row["extra"] else {}
+    return Record(
+        topic=row["topic"],
+        key=row["key"],
+        value=row["body"],
+        headers=envelope.headers() | extra,
+    )
+
+
+async def drained(database: Database, *, within: float) -> bool:
+    """Wait until every event of a service is on the bus; `within` is in seconds."""
+    end = monotonic() + within
+    while await database.hot.fetchval("SELECT EXISTS (SELECT FROM outbox)"):
+        if monotonic() > end:
+            return False
+        await asyncio.sleep(0.02)
+    return True
+
+
+async def prune(database: Database, *, inbox_days: int = 14, answer_hours: int = 24) -> None:
+    """Forget claims that no redelivery can reach any more, and answers past their promise."""
+    await database.hot.execute(
+        "DELETE FROM inbox WHERE received_at < clock_timestamp() - make_interval(days => $1)",
+        inbox_days,
+    )
+    await database.hot.execute(
+        "DELETE FROM idempotency_keys "
+        "WHERE created_at < clock_timestamp() - make_interval(hours => $1)",
+        answer_hours,
+    )

@@ -1,0 +1,238 @@
+"""Errors as RFC 9457 problems: one exception tree, one shape on the wire, one place that logs."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from libs.common import fast_json
+from libs.common.trace import current_trace_id
+
+log = structlog.get_logger()
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class Problem(Exception):
+    """Something went wrong."""
+
+    status: ClassVar[int] = 500
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        errors: Sequence[Mapping[str, Any]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        """Refuse with a sentence that names the value; further members go into the body."""
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = errors
+        self.headers = dict(headers or {})
+        self.members = members
+
+    @classmethod
+    def type_uri(cls) -> str:
+        """Name the kind of problem: the class name in kebab case, stable for clients."""
+        return "urn:motcua:problem:" + re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+    @classmethod
+    def title(cls) -> str:
+        """Say in one sentence what this kind of problem is: the class's docstring."""
+        return (cls.__doc__ or cls.__name__).strip().splitlines()[0]
+
+    def body(self) -> dict[str, Any]:
+        """Give the members of the problem document."""
+        document: dict[str, Any] = {
+            "type": self.type_uri(),
+            "title": self.title(),
+            "status": self.status,
+            "detail": self.detail or self.title(),
+            "trace_id": current_trace_id(),
+        }
+        if self.errors:
+            document["errors"] = list(self.errors)
+        return document | self.members
+
+
+class NotHttp(Problem):
+    """The request is not HTTP as it should be."""
+
+    status = 400
+
+
+class Unauthenticated(Problem):
+    """Credentials are missing or not valid."""
+
+    status = 401
+
+    def __init__(self, detail: str = "", **members: Any) -> None:
+        """Refuse and tell which scheme would be accepted (RFC 9110 §11.6.1)."""
+        super().__init__(detail, headers={"WWW-Authenticate": "Bearer"}, **members)
+
+
+class Forbidden(Problem):
+    """You may not do this."""
+
+    status = 403
+
+
+class NotFound(Problem):
+    """There is no such thing."""
+
+    status = 404
+
+
+class MethodNotAllowed(Problem):
+    """This address does not take that method."""
+
+    status = 405
+
+
+class Conflict(Problem):
+    """The present state does not allow this."""
+
+    status = 409
+
+
+class TooLarge(Problem):
+    """The body is larger than this address takes."""
+
+    status = 413
+
+
+class UnsupportedMediaType(Problem):
+    """The body's media type is not taken here."""
+
+    status = 415
+
+
+class Malformed(Problem):
+    """The request is malformed or a value is out of range."""
+
+    status = 422
+
+
+class TooManyRequests(Problem):
+    """Too many calls came in too short a time."""
+
+    status = 429
+
+
+class Unavailable(Problem):
+    """Something this answer needs is away; try again soon."""
+
+    status = 503
+
+    def __init__(self, detail: str = "", *, retry_after: int = 1, **members: Any) -> None:
+        """Refuse for now; `retry_after` is in seconds."""
+        super().__init__(detail, headers={"Retry-After": str(retry_after)}, **members)
+
+
+class Unexpected(Problem):
+    """An unexpected error happened on our side; it has been logged."""
+
+    status = 500
+
+
+_BY_STATUS: dict[int, type[Problem]] = {
+    kind.status: kind
+    for kind in (
+        NotHttp, Unauthenticated, Forbidden, NotFound, MethodNotAllowed, Conflict, TooLarge,
+        UnsupportedMediaType, Malformed, TooManyRequests,
+    )
+}  # fmt: skip
+
+
+def field_error(field: str, message: str) -> dict[str, str]:
+    """Describe one bad field as it stands in a problem's `errors`."""
+    return {"field": field, "message": message}
+
+
+def malformed_field(field: str, message: str) -> Malformed:
+    """Refuse one field by name."""
+    return Malformed(f"{field}: {message}", errors=[field_error(field, message)])
+
+
+def problem_response(problem: Problem) -> Response:
+    """Write a problem as an HTTP response."""
+    return Response(
+        fast_json.dumps(problem.body()),
+        status_code=problem.status,
+        headers=problem.headers,
+        media_type=PROBLEM_JSON,
+    )
+
+
+def _of_validation(request: Request, error: RequestValidationError) -> Problem:
+    errors = error.errors()
+    in_body = any(entry["loc"] and entry["loc"][0] == "body" for entry in errors)
+    media_type = request.headers.get("content-type", "")
+    sent_body = request.headers.get("content-length", "0") != "0"
+    if in_body and sent_body and not re.match(r"application/([\w.+-]+\+)?json\b", media_type):
+        return UnsupportedMediaType(f"{media_type or 'no media type'}: send application/json")
+    named = [field_error(_field(entry), _sentence(entry)) for entry in errors]
+    fields = ", ".join(dict.fromkeys(entry["field"] for entry in named))
+    return Malformed(f"{len(named)} value(s) to mend: {fields}", errors=named)
+
+
+def _field(entry: Mapping[str, Any]) -> str:
+    """Name the field as clients know it, without where it stood (body, query, path)."""
+    location = entry["loc"]
+    if entry["type"] == "json_invalid" or len(location) < 2:
+        return str(location[0])
+    return ".".join(str(part) for part in location[1:])
+
+
+def _sentence(entry: Mapping[str, Any]) -> str:
+    if entry["type"] == "json_invalid":
+        return f"not JSON: {entry.get('ctx', {}).get('error', 'unreadable')}"
+    return str(entry["msg"]).removeprefix("Value error, ")
+
+
+def _of_http(error: HTTPException) -> Problem:
+    kind = _BY_STATUS.get(error.status_code)
+    if kind is None:
+        return Unexpected() if error.status_code >= 500 else NotHttp(str(error.detail))
+    problem = kind(str(error.detail) if error.status_code != 404 else "")
+    problem.headers |= dict(error.headers or {})
+    return problem
+
+
+def problem_of(error: Exception) -> Problem:
+    """Turn any exception into the problem a client may see; the unexpected is logged here, once."""
+    from libs.common.db import refused_text, transient
+
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, HTTPException):
+        return _of_http(error)
+    if refused_text(error):
+        return Malformed("a text holds a character that cannot be stored, such as NUL")
+    if transient(error):
+        log.warning("database.away", error=type(error).__name__)
+        return Unavailable("the database is away; nothing was changed")
+    log.error("request.failed", exc_info=error)
+    return Unexpected()
+
+
+def install(app: FastAPI) -> None:
+    """Answer refusals as problems; what nobody expected is caught by `observability.Observed`."""
+
+    async def on_problem(_: Request, error: Exception) -> Response:
+        return problem_response(problem_of(error))
+
+    async def on_validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem_response(_of_validation(request, error))
+
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(HTTPException, on_problem)
+    app.add_exception_handler(RequestValidationError, on_validation)

@@ -1,0 +1,112 @@
+"""The one frozen set of settings, read from the environment (prefix `MOTCUA_`) or secret files."""
+
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SERVICES = ("registry", "intake", "queue", "reporting")
+"""The services that keep a schema of their own; the gateway keeps none."""
+
+
+class Profile(StrEnum):
+    """What the process may assume of its surroundings."""
+
+    development = "development"
+    production = "production"
+
+
+class Hours(StrEnum):
+    """Which opening hours centres keep: round the clock for newcomers, or their own."""
+
+    demo = "demo"
+    official = "official"
+
+
+class Settings(BaseSettings):
+    """Everything that may differ between two installations.
+
+    A secret may also come from a file: set `MOTCUA_SECRETS_DIR` to a folder that holds files named
+    like the variables in lower case (`motcua_database_url`), as Kubernetes mounts them.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="MOTCUA_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    profile: Profile = Profile.development
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    data_dir: Path = Path(".motcua")
+    postgres_bin: Path | None = None
+    database_url: SecretStr | None = None
+    admin_database_url: SecretStr | None = None
+    database_pool: int = Field(default=8, ge=1, le=200)
+    """Connections a service keeps for ordinary requests."""
+    database_hot_pool: int = Field(default=8, ge=1, le=200)
+    """Connections a service keeps for its single-statement paths."""
+    kafka_bootstrap: str | None = None
+    clock: str = "system"
+    hours: Hours | None = None
+    registry_url: str = "http://127.0.0.1:9001"
+    intake_url: str = "http://127.0.0.1:9002"
+    queue_url: str = "http://127.0.0.1:9003"
+    reporting_url: str = "http://127.0.0.1:9004"
+    oidc_issuer: str | None = None
+    oidc_audience: str = "motcua"
+    oidc_jwks_url: str | None = None
+    anonymous_calls_per_minute: int = Field(default=600, ge=1)
+    """Calls a minute and address that come without credentials, at the gateway."""
+    body_limit: int = Field(default=1_048_576, ge=1024)
+    """Largest request body in bytes, file uploads aside."""
+    log_level: str = "INFO"
+    sla_seconds: int = Field(default=1200, ge=60)
+    """The promise: a ticket is called within this many seconds (order of 13 June 2025, item 1)."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment, and the folder of secret files where one is named."""
+        import os
+
+        folder = os.environ.get("MOTCUA_SECRETS_DIR")
+        return cls(_secrets_dir=folder) if folder else cls()
+
+    @model_validator(mode="after")
+    def _production_is_strict(self) -> Self:
+        if self.profile is Profile.production:
+            if self.clock != "system":
+                raise ValueError("production refuses a virtual clock: unset MOTCUA_CLOCK")
+            if self.hours is Hours.demo:
+                raise ValueError("production refuses demo hours: set MOTCUA_HOURS=official")
+            if not (self.oidc_issuer and self.oidc_jwks_url):
+                raise ValueError(
+                    "production refuses the development issuer: "
+                    "set MOTCUA_OIDC_ISSUER and MOTCUA_OIDC_JWKS_URL"
+                )
+        return self
+
+    @cached_property
+    def development(self) -> bool:
+        """Whether conveniences of development (issuer, roles, demo hours) are allowed."""
+        return self.profile is Profile.development
+
+    @cached_property
+    def round_the_clock(self) -> bool:
+        """Whether centres take tickets at any hour, so that a newcomer at midnight gets one."""
+        return (self.hours or (Hours.demo if self.development else Hours.official)) is Hours.demo
+
+    def upstream(self, service: str) -> str:
+        """Give the base address under which the gateway finds a service."""
+        return str(getattr(self, f"{service}_url")).rstrip("/")
+
+    @cached_property
+    def database_host(self) -> str:
+        """The database's host and name, for messages: never the password."""
+        if self.database_url is None:
+            return "no database"
+        parts = urlsplit(self.database_url.get_secret_value())
+        return f"{parts.hostname or 'local socket'}{parts.path}"

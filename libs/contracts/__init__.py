@@ -1,0 +1,1 @@
+"""What services say to each other: events by producing service, codes, and who may do what."""

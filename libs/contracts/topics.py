@@ -1,0 +1,25 @@
+"""Every topic as code, beside the events that travel on it."""
+
+from collections.abc import Iterator
+
+from libs.common.bus.base import Topic
+from libs.common.consumer import DEAD_LETTER_SUFFIX
+from libs.contracts import intake, queue, registry
+
+FACTS = (
+    Topic("registry.units.v1", compacted=registry.UnitChanged.compacted),
+    Topic("registry.centres.v1", compacted=registry.CentreChanged.compacted),
+    Topic("registry.procedures.v1", compacted=registry.ProcedureChanged.compacted),
+    Topic("registry.calendar.v1", partitions=1, compacted=registry.CalendarDayChanged.compacted),
+    Topic(queue.TicketEvent.topic),
+    Topic(queue.QueueLoad.topic, compacted=queue.QueueLoad.compacted),
+    Topic(intake.DossierEvent.topic),
+)
+
+
+def all_topics() -> Iterator[Topic]:
+    """List the topics of facts, each with its topic of dead letters."""
+    for topic in FACTS:
+        yield topic
+        # Keyed by group and event; a tombstone takes a letter that was replayed off the list.
+        yield Topic(topic.name + DEAD_LETTER_SUFFIX, partitions=1, compacted=True)

@@ -1,0 +1,1 @@
+"""The single Alembic environment: one ini section per schema."""

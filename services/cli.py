@@ -1,0 +1,133 @@
+"""The operator's command line: `motcua --help`."""
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from libs.common.auth import DevelopmentIssuer
+from libs.common.bus.embedded import open_embedded_bus
+from libs.common.clock import clock_from
+from libs.common.consumer import list_dead_letters, replay_dead_letters
+from libs.common.db import connector, open_database, service_url
+from libs.common.migrate import migrate as migrate_database
+from libs.common.outbox import Relay, drained
+from libs.common.settings import Settings
+from libs.contracts.roles import Role
+from libs.contracts.topics import FACTS, all_topics
+from services.registry import seed as registry_seed
+
+cli = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="motcua: one door for everybody."
+)
+dlq = typer.Typer(no_args_is_help=True, help="Messages that could not be handled.")
+cli.add_typer(dlq, name="dlq")
+
+
+def _settings() -> Settings:
+    try:
+        return Settings.from_environment()
+    except ValidationError as error:
+        for entry in error.errors():
+            place = ".".join(str(part) for part in entry["loc"]).upper()
+            print(f"MOTCUA_{place}: {entry['msg']}" if place else entry["msg"], file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database to the newest revision; run it again at any time."""
+    asyncio.run(migrate_database(_settings(), list(all_topics())))
+    print("the database is at the newest revision")
+
+
+@cli.command()
+def seed() -> None:
+    """Load the 168 units and the procedures; returns when their events are on the bus."""
+    loaded = asyncio.run(seed_registry(_settings()))
+    print("the city is loaded" if loaded else "the registry already holds the city")
+
+
+async def seed_registry(settings: Settings) -> bool:
+    """Fill an empty registry and carry its events to the bus, whether its service runs or not."""
+    url = service_url(settings, "registry")
+    async with (
+        open_database(url, "registry") as database,
+        open_embedded_bus(url, connector(url, "registry")) as bus,
+    ):
+        async with database.sessions.begin() as session:
+            loaded = await registry_seed.load(session, at=clock_from(settings.clock).now())
+        relay = asyncio.create_task(Relay("registry", database, bus).run())
+        try:
+            if not await drained(database, within=30):
+                raise TimeoutError("the registry's events did not reach the bus within 30 seconds")
+        finally:
+            relay.cancel()
+            await asyncio.gather(relay, return_exceptions=True)
+    return loaded
+
+
+@cli.command()
+def token(
+    role: Annotated[Role, typer.Option(help="What the bearer may do.")],
+    unit: Annotated[list[str] | None, typer.Option(help="A unit the role is held for.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Who the bearer is.")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, help="How long it is valid.")] = 8,
+) -> None:
+    """Print a bearer token of the development issuer."""
+    settings = _settings()
+    if not settings.development:
+        print("production takes tokens of its OIDC issuer only", file=sys.stderr)
+        raise typer.Exit(2)
+    issuer = DevelopmentIssuer(settings.data_dir)
+    name = subject or "-".join(["dev", role.value, *(unit or [])])
+    print(issuer.token(role.value, subject=name, units=unit or [], hours=hours))
+
+
+@dlq.command("list")
+def dlq_list() -> None:
+    """List the messages that were given up, with the reason."""
+    for letter in asyncio.run(_dead_letters(replay=None)):
+        print(
+            letter.headers["motcua_dead_at"],
+            letter.headers["motcua_dead_group"],
+            letter.headers["motcua_dead_topic"],
+            letter.headers.get("ce_type", "?"),
+            letter.headers.get("ce_id", "?"),
+            letter.headers["motcua_dead_reason"],
+            sep="  ",
+        )
+
+
+@dlq.command("replay")
+def dlq_replay(
+    event_id: Annotated[str, typer.Argument(help="The event's id, or `all`.")],
+) -> None:
+    """Send messages again that were given up; what has handled one before does not again."""
+    replayed = asyncio.run(_dead_letters(replay=event_id))
+    print(f"{len(replayed)} message(s) sent again")
+    if not replayed:
+        raise typer.Exit(1)
+
+
+async def _dead_letters(*, replay: str | None) -> list[object]:
+    settings = _settings()
+    url = service_url(settings, "registry")
+    async with open_embedded_bus(url, connector(url, "registry")) as bus:
+        letters = await list_dead_letters(bus, [topic.name for topic in FACTS])
+        if replay is None:
+            return list(letters)
+        chosen = [x for x in letters if replay in ("all", x.headers.get("ce_id"))]
+        await replay_dead_letters(bus, chosen)
+        return list(chosen)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

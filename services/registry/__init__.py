@@ -1,0 +1,1 @@
+"""Registry: which units, centres and procedures there are, and which there were."""

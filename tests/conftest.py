@@ -1,0 +1,101 @@
+"""Real PostgreSQL for every test: a server per test process, a fresh database per test."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from libs.common.db import Database, open_database, service_url
+from libs.common.migrate import migrate
+from libs.contracts.topics import all_topics
+from services.cli import seed_registry
+from tests.support import on_database, settings_for
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give an account that may create databases and roles: `MOTCUA_TEST_DATABASE_URL`, or our own
+    server on the machine's binaries."""
+    if url := os.environ.get("MOTCUA_TEST_DATABASE_URL"):
+        yield url
+        return
+    from libs.common.postgres import EmbeddedPostgres
+
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+async def _run(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(on_database(url, "postgres"))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+async def migrated(server_url: str) -> AsyncIterator[str]:
+    """Give the name of a migrated database to copy."""
+    name = f"motcua_template_{os.getpid()}"
+    await _run(server_url, f"CREATE DATABASE {name}")
+    await migrate(settings_for(on_database(server_url, name)), list(all_topics()))
+    yield name
+    await _run(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+async def seeded(server_url: str, migrated: str) -> AsyncIterator[str]:
+    """Give the name of a database that holds the city, its events on the bus."""
+    name = f"motcua_seeded_{os.getpid()}"
+    await _run(server_url, f"CREATE DATABASE {name} TEMPLATE {migrated}")
+    await seed_registry(settings_for(on_database(server_url, name)))
+    yield name
+    await _run(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _copy(server_url: str, template: str) -> AsyncIterator[str]:
+    name = f"motcua_test_{os.getpid()}_{next(_numbers)}"
+    for _ in range(100):  # a service of the last test may still be leaving the template
+        try:
+            await _run(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+            break
+        except asyncpg.ObjectInUseError:
+            await asyncio.sleep(0.05)
+    yield on_database(server_url, name)
+    await _run(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database_url(server_url: str, migrated: str) -> AsyncIterator[str]:
+    """Give an account on a migrated, empty database of this test's own."""
+    async for url in _copy(server_url, migrated):
+        yield url
+
+
+@pytest.fixture
+async def city_url(server_url: str, seeded: str) -> AsyncIterator[str]:
+    """Give an account on a database of this test's own that holds the city."""
+    async for url in _copy(server_url, seeded):
+        yield url
+
+
+@pytest.fixture
+async def queue_database(database_url: str) -> AsyncIterator[Database]:
+    """Open an empty database as the service `queue`, which stands for any in tests of mechanism."""
+    url = service_url(settings_for(database_url), "queue")
+    async with open_database(url, "queue") as database:
+        yield database
+
+
+@pytest.fixture
+async def session(queue_database: Database) -> AsyncIterator[AsyncSession]:
+    """Give a transaction that is rolled back."""
+    async with queue_database.sessions() as session, session.begin() as transaction:
+        yield session
+        await transaction.rollback()
