@@ -29,7 +29,7 @@ NAMING = {
 
 
 class Base(DeclarativeBase):
-    """What a service's `models.Base` derives from; each service gives it a `MetaData` of its own."""
+    """What a service's models derive from, each with a `MetaData` of its own."""
 
     metadata = MetaData(naming_convention=NAMING)
 
@@ -72,7 +72,7 @@ def service_url(settings: Settings, service: str) -> str:
 
 
 def service_password(admin_password: str, service: str) -> str:
-    """Derive a service's development password from the one account's, so nothing is stored twice."""
+    """Derive a service's development password from the one account's: nothing is stored twice."""
     return hashlib.sha256(f"motcua:{service}:{admin_password}".encode()).hexdigest()
 
 

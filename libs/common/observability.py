@@ -8,9 +8,9 @@ from time import perf_counter
 from typing import Any
 
 import structlog
-from structlog.typing import Processor
 from prometheus_client import Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import Processor
 
 from libs.common.problems import problem_of, problem_response
 from libs.common.trace import continue_trace, current_trace_id

@@ -1,1 +1,1 @@
-"""queue."""
+"""Queue: tickets, calls and counters; nobody waits more than 20 minutes."""

@@ -13,7 +13,7 @@ from libs.common.fields import Cursor, Day, In, Limit, Line, Out, Page, Search
 from libs.common.idempotency import KeepingRoute, Once
 from libs.common.problems import Forbidden, NotFound
 from libs.common.worktime import CalendarDay, DayOverride, OpeningHours, business_day
-from libs.contracts.codes import ProcedureCode, UnitCode, UnitQuery
+from libs.contracts.codes import ProcedureCode, UnitCode, UnitQuery, searchable
 from libs.contracts.directory import UnknownUnit, short_code
 from libs.contracts.following import Registry
 from libs.contracts.registry import Level, ProcedureVersion, Successor, UnitStatus
@@ -330,7 +330,7 @@ async def list_procedures(
         in_force, (version.code == in_force.c.code) & (version.valid_from == in_force.c.valid_from)
     )
     if q:
-        rows = rows.where(version.search.contains(domain.searchable(q), autoescape=True))
+        rows = rows.where(version.search.contains(searchable(q), autoescape=True))
     if field:
         rows = rows.where(version.field == field)
     if level:

@@ -1,7 +1,7 @@
 """What may happen to units, centres, procedures and the calendar, and what is announced."""
 
 from datetime import date, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, select
 from sqlalchemy.dialects.postgresql import insert
@@ -31,6 +31,9 @@ from services.registry.models import (
     UnitAlias,
 )
 
+if TYPE_CHECKING:
+    from services.registry.api import UnitIn
+
 COMMUNE_TYPES = ("ward", "commune", "special_zone")
 """The kinds of unit that receive citizens since 1 July 2025 (phường, xã, đặc khu)."""
 
@@ -53,18 +56,6 @@ class NotActive(Conflict):
 
 class NoCentre(UnknownUnit):
     """The unit keeps no one-stop centre."""
-
-
-class UnitDraft(Protocol):
-    """What establishing a unit needs; see `api.UnitIn`."""
-
-    code: str
-    name: str
-    type: str
-    gso_code: str | None
-    aliases: list[str]
-    valid_from: date | None
-    decision: str | None
 
 
 # Units ----------------------------------------------------------------------------------------
@@ -91,7 +82,7 @@ def announce_unit(session: AsyncSession, unit: Unit, at: datetime) -> None:
     publish(session, event, at=at)
 
 
-async def establish(session: AsyncSession, draft: UnitDraft, *, at: datetime) -> Unit:
+async def establish(session: AsyncSession, draft: "UnitIn", *, at: datetime) -> Unit:
     """Plan a new unit under a code that was never used.
 
     Raises:
@@ -241,7 +232,7 @@ def units_where(
     level: int | None,
     parent: str | None,
     at: date | None,
-) -> Select[tuple[Unit]]:
+) -> Select[Unit]:
     """Select units: without any filter the active ones that receive citizens."""
     rows = select(Unit).order_by(Unit.code)
     if not any((q, type_, status, level, parent, at)):
@@ -369,7 +360,7 @@ async def put_version(
     return state
 
 
-def versions_in_force(day: date) -> Select[tuple[ProcedureVersion]]:
+def versions_in_force(day: date) -> Select[ProcedureVersion]:
     """Select the version of each procedure that is in force on a day."""
     return (
         select(ProcedureVersion)

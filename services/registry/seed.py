@@ -42,7 +42,7 @@ async def load(session: AsyncSession, *, at: datetime) -> bool:
     units = _all_units()
     session.add_all(units)
     await session.flush()
-    session.add_all(_successions(units))
+    session.add_all(_successions())
     centres = list(_centres())
     catalogue = list(_procedures())
     session.add_all([*centres, *catalogue])
@@ -134,7 +134,7 @@ def _former_units() -> Iterator[Unit]:
             )
 
 
-def _successions(units: list[Unit]) -> Iterator[Succession]:
+def _successions() -> Iterator[Succession]:
     districts = _district_codes()
     for code in CLOSED_PROVINCES.values():
         yield Succession(predecessor=code, successor=CITY, relation="whole")

@@ -1,0 +1,14 @@
+"""Entry point of the queue: `uvicorn services.queue.main:app`."""
+
+from libs.common.app import Service, create_app
+from services.queue import api, handlers, live
+
+app = create_app(
+    Service(
+        "queue",
+        "Tickets, counters, calls and live boards.",
+        routers=[api.tickets, api.counters, api.boards],
+        handlers=handlers.router,
+        resources=live.resources,
+    )
+)
