@@ -30,10 +30,18 @@ def _settings() -> Settings:
     try:
         return Settings.from_environment()
     except ValidationError as error:
-        for entry in error.errors():
-            place = ".".join(str(part) for part in entry["loc"]).upper()
-            print(f"MOTCUA_{place}: {entry['msg']}" if place else entry["msg"], file=sys.stderr)
+        print(explain_settings(error), file=sys.stderr)
         raise typer.Exit(2) from None
+
+
+def explain_settings(error: ValidationError) -> str:
+    """Say which settings are wrong, by the names they are set under, never with their values."""
+    lines = []
+    for entry in error.errors():
+        place = ".".join(str(part) for part in entry["loc"]).upper()
+        message = entry["msg"].removeprefix("Value error, ")
+        lines.append(f"MOTCUA_{place}: {message}" if place else message)
+    return "\n".join(lines)
 
 
 @cli.command()

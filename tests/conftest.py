@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.db import Database, open_database, service_url
 from libs.common.migrate import migrate
+from libs.common.postgres import EmbeddedPostgres
 from libs.contracts.topics import all_topics
 from services.cli import seed_registry
 from tests.support import on_database, settings_for
@@ -25,10 +26,8 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if url := os.environ.get("MOTCUA_TEST_DATABASE_URL"):
         yield url
         return
-    from libs.common.postgres import EmbeddedPostgres
-
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server.url
 
 
 async def _run(url: str, statement: str) -> None:

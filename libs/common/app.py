@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -62,7 +62,10 @@ class Service:
     database: bool = True
     wrap: Callable[[ASGIApp, FastAPI], ASGIApp] | None = None
     """Puts an app of its own before the routes (the gateway's door)."""
-    background: Sequence[Callable[[Core], Any]] = field(default_factory=tuple)
+    own_openapi: bool = False
+    """Whether the service describes more than its own routes, and does so itself."""
+    body_limit: int | None = 1_048_576
+    """Largest body in bytes that a route takes unless it says otherwise; None: not checked here."""
 
 
 def create_app(service: Service) -> FastAPI:
@@ -73,7 +76,8 @@ def create_app(service: Service) -> FastAPI:
         version="1",
         lifespan=_lifespan(service),
         separate_input_output_schemas=False,
-        max_body_size=1_048_576,
+        max_body_size=service.body_limit,
+        openapi_url=None if service.own_openapi else "/openapi.json",
     )
     problems.install(app)
     app.add_exception_handler(idempotency.Replay, idempotency.on_replay)
@@ -206,8 +210,6 @@ def _start_background(core: Core, service: Service) -> None:
         core.tasks.start("consumer", consumer.run())
         core.tasks.start("lag", watch_lag(core.name, service.handlers.topics, core.bus))
         core.health.wanted["consumer"] = _problem_of(consumer)
-    for work in service.background:
-        core.tasks.start(work.__name__, work(core))
 
 
 async def _prune_for_ever(database: Database) -> None:

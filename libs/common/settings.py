@@ -59,10 +59,6 @@ class Settings(BaseSettings):
     oidc_issuer: str | None = None
     oidc_audience: str = "motcua"
     oidc_jwks_url: str | None = None
-    anonymous_calls_per_minute: int = Field(default=600, ge=1)
-    """Calls a minute and address that come without credentials, at the gateway."""
-    body_limit: int = Field(default=1_048_576, ge=1024)
-    """Largest request body in bytes, file uploads aside."""
     log_level: str = "INFO"
     sla_seconds: int = Field(default=1200, ge=60)
     """The promise: a ticket is called within this many seconds (order of 13 June 2025, item 1)."""

@@ -1,1 +1,1 @@
-"""Gateway."""
+"""Gateway: the one door, which authenticates, routes and forwards."""

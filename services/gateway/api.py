@@ -1,0 +1,255 @@
+"""The gateway's own routes: the routing rule, the start page, one OpenAPI for all."""
+
+from datetime import datetime
+from functools import cache
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, Response
+from pydantic import Field, model_validator
+
+from libs.common import fast_json
+from libs.common.edge import Now
+from libs.common.fields import In, Out
+from libs.common.problems import Conflict
+from libs.common.settings import SERVICES
+from libs.common.worktime import is_open, next_opening
+from libs.contracts.codes import ProcedureCode, UnitQuery
+from libs.contracts.competence import competent_unit
+from libs.contracts.directory import UnitSplit
+from libs.contracts.registry import ProcedureVersion
+from services.gateway import openapi, routing
+from services.gateway.directory import STALE_SECONDS, City
+
+router = APIRouter()
+
+Latitude = Annotated[float, Field(ge=-90, le=90, strict=False)]
+Longitude = Annotated[float, Field(ge=-180, le=180, strict=False)]
+
+
+class NobodyReceives(Conflict):
+    """The procedure is not received there."""
+
+
+class PositionIn(In):
+    """Where somebody is."""
+
+    latitude: Latitude
+    longitude: Longitude
+
+
+class RouteIn(In):
+    """A question: where to hand in a dossier of a procedure, and who decides it."""
+
+    procedure_code: ProcedureCode
+    at_unit: UnitQuery | None = None
+    position: PositionIn | None = None
+    subject_unit: UnitQuery | None = None
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "RouteIn":
+        if self.at_unit is None and self.position is None:
+            raise ValueError("say where: at_unit or position")
+        return self
+
+
+class Receiving(Out):
+    """The centre that receives; the wait in seconds is null while it is unknown."""
+
+    unit: str
+    name: str
+    open: bool
+    forecast_wait_seconds: int | None
+
+
+class AlternativeOut(Out):
+    """A centre that would be faster."""
+
+    unit: str
+    name: str
+    distance_km: float | None
+    forecast_wait_seconds: int
+    travel_seconds: int
+
+
+class Candidate(Out):
+    """A successor of a split unit."""
+
+    unit: str
+    name: str
+
+
+class RouteOut(Out):
+    """The answer of the routing rule; `candidates` instead of a centre where a code was split."""
+
+    receiving: Receiving | None
+    alternatives: list[AlternativeOut]
+    competent_unit: str | None
+    boundary_independent: bool
+    reason: str
+    candidates: list[Candidate] | None = None
+
+
+async def _city(request: Request) -> City:
+    city: City = request.state.city
+    return city
+
+
+CityNow = Annotated[City, Depends(_city)]
+
+
+@router.post("/v1/route", response_model=RouteOut, tags=["routing"])
+async def route(request: Request, body: RouteIn, city: CityNow, now: Now) -> RouteOut:
+    """Tell where a dossier may be handed in now, where it would be faster, and who decides it."""
+    procedure = city.registry.procedure(body.procedure_code, now)
+    try:
+        asked = city.registry.current(body.at_unit).code if body.at_unit else None
+    except UnitSplit as split:
+        return _which_one(procedure, split)
+    promise = request.state.settings.sla_seconds
+    start = (body.position.latitude, body.position.longitude) if body.position else None
+    centres = [_centre(city, unit, body.procedure_code, now) for unit in city.registry.centres]
+    chosen = _choose(city, centres, asked, start, body.procedure_code)
+    competent = competent_unit(
+        procedure, receiving=chosen.unit, subject=body.subject_unit, directory=city.registry
+    )
+    others: list[routing.Alternative] = []
+    if not chosen.open or routing.overloaded(chosen, promise):
+        others = routing.alternatives(chosen, centres, promise, start)
+    return RouteOut(
+        receiving=Receiving(
+            unit=chosen.unit,
+            name=_name(city, chosen.unit),
+            open=chosen.open,
+            forecast_wait_seconds=chosen.forecast_seconds,
+        ),
+        alternatives=[
+            AlternativeOut(
+                unit=other.unit,
+                name=_name(city, other.unit),
+                distance_km=other.distance_km,
+                forecast_wait_seconds=other.forecast_seconds,
+                travel_seconds=other.travel_seconds,
+            )
+            for other in others
+        ],
+        competent_unit=competent,
+        boundary_independent=procedure.boundary_independent,
+        reason=_reason(city, chosen, promise, len(others), now),
+    )
+
+
+def _name(city: City, unit: str) -> str:
+    known = city.registry.units.get(unit)
+    return known.name if known else unit
+
+
+def _which_one(procedure: ProcedureVersion, split: UnitSplit) -> RouteOut:
+    return RouteOut(
+        receiving=None,
+        alternatives=[],
+        competent_unit=None,
+        boundary_independent=procedure.boundary_independent,
+        reason=split.detail,
+        candidates=[Candidate.model_validate(heir) for heir in split.members["candidates"]],
+    )
+
+
+def _centre(city: City, unit: str, procedure_code: str, now: datetime) -> routing.Centre:
+    registry = city.registry
+    state = registry.centres[unit]
+    known = registry.units.get(unit)
+    active = known is not None and known.active
+    position = (
+        (state.latitude, state.longitude)
+        if state.latitude is not None and state.longitude is not None
+        else None
+    )
+    return routing.Centre(
+        unit=unit,
+        position=position,
+        open=active and is_open(now, registry.hours(unit), registry.calendar),
+        offers=active and registry.offers(unit, procedure_code, now),
+        forecast_seconds=city.forecast(unit),
+    )
+
+
+def _choose(
+    city: City,
+    centres: list[routing.Centre],
+    asked: str | None,
+    start: routing.Position | None,
+    procedure_code: str,
+) -> routing.Centre:
+    if asked is None:
+        assert start is not None
+        chosen = routing.nearest(centres, start)
+        if chosen is None:
+            raise NobodyReceives(f"no centre receives dossiers of {procedure_code}")
+        return chosen
+    city.registry.centre(asked)
+    chosen = next(centre for centre in centres if centre.unit == asked)
+    if not chosen.offers:
+        raise NobodyReceives(f"{asked} does not receive dossiers of {procedure_code}")
+    return chosen
+
+
+def _reason(city: City, chosen: routing.Centre, promise: int, offered: int, now: datetime) -> str:
+    age = city.load_age(chosen.unit)
+    opens = next_opening(now, city.registry.hours(chosen.unit), city.registry.calendar)
+    return routing.explain(
+        chosen,
+        name=_name(city, chosen.unit),
+        promise_seconds=promise,
+        offered=offered,
+        stale_seconds=age if age is not None and age > STALE_SECONDS else None,
+        next_opening=fast_json.instant(opens) if opens else None,
+    )
+
+
+# Pages ----------------------------------------------------------------------------------------
+
+
+@cache
+def _start_template() -> Template:
+    return Template((files("services.gateway") / "web" / "start.html").read_text("utf-8"))
+
+
+@router.get("/", include_in_schema=False)
+async def start_page(request: Request) -> HTMLResponse:
+    """Show what runs, where, and three calls to try."""
+    base = str(request.base_url).rstrip("/")
+    # The address comes from the request's Host header: anybody may have written it.
+    page = _start_template().substitute(
+        base=escape(base), calls=escape("\n".join(calls_to_try(base)))
+    )
+    return HTMLResponse(page)
+
+
+def calls_to_try(base: str) -> list[str]:
+    """Give three calls that work on a fresh city at any hour."""
+    return [
+        f"curl '{base}/v1/units?q=sai+gon'",
+        (
+            f"curl -X POST {base}/v1/tickets -H 'Content-Type: application/json' "
+            """-d '{"unit": "H29.26740", "channel": "web"}'"""
+        ),
+        f"curl {base}/v1/units/H29.26740/queue",
+    ]
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def one_openapi(request: Request) -> Response:
+    """Describe the whole API, whichever service answers a path."""
+    union = await openapi.union(request.app, request.state.forwarder, SERVICES)
+    return Response(fast_json.dumps(union), media_type="application/json")
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> HTMLResponse:
+    """Show the API for reading and trying."""
+    return get_swagger_ui_html(openapi_url="/openapi.json", title="motcua")

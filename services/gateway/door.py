@@ -1,0 +1,110 @@
+"""The door: who comes in, and to which service a request goes."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from libs.common.app import Core
+from libs.common.auth import bearer
+from libs.common.consumer import Broadcast
+from libs.common.problems import NotHttp, Unauthenticated
+from libs.common.settings import SERVICES
+from libs.contracts.following import following_registry
+from libs.contracts.queue import QueueLoad
+from services.gateway.clients import over_http
+from services.gateway.directory import City
+
+_BY_FIRST_SEGMENT: Final = {
+    **dict.fromkeys(
+        ("units", "centres", "readiness", "officials", "procedures", "clients", "calendar"),
+        "registry",
+    ),
+    **dict.fromkeys(("tickets", "appointments", "queue", "kiosks"), "queue"),
+    **dict.fromkeys(("dossiers", "files", "applicants", "track", "feedback", "portal"), "intake"),
+    **dict.fromkeys(("reports", "indices"), "reporting"),
+}
+
+_QUEUE_OF_A_UNIT: Final = frozenset({"counters", "tickets", "day", "queue", "forecast", "staffing"})
+"""What stands below `/v1/units/{unit}/` and belongs to the queue."""
+
+_TRICKS: Final = re.compile(rb"%2f|%5c|%00|\\|//|/\.{1,2}(/|$)|%2e", re.IGNORECASE)
+"""Ways to write a path that two programs may read as two different ones."""
+
+
+class TwoMeanings(NotHttp):
+    """The path can be read in more than one way."""
+
+
+def service_of(path: str) -> tuple[str, str] | None:
+    """Name the service that answers a path, and the label it is counted under."""
+    parts = path.split("/")
+    if len(parts) < 3 or parts[1] != "v1":
+        return None
+    first = parts[2]
+    service = _BY_FIRST_SEGMENT.get(first)
+    if service is None:
+        return None
+    if first == "units" and len(parts) > 4 and parts[4] in _QUEUE_OF_A_UNIT:
+        return "queue", f"/v1/units/{{unit}}/{parts[4]}"
+    return service, f"/v1/{first}"
+
+
+class Door:
+    """Pure ASGI: what belongs to a service is checked and forwarded, the rest is the gateway's."""
+
+    def __init__(self, app: ASGIApp, fastapi: FastAPI) -> None:  # noqa: ARG002
+        """Stand before the gateway's own routes."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in."""
+        found = service_of(scope["path"]) if scope["type"] == "http" else None
+        if found is None:
+            await self._app(scope, receive, send)
+            return
+        service, scope["route_template"] = found
+        state = scope["state"]
+        _check_path(scope)
+        _check_credentials(scope, state["verifier"])
+        await state["forwarder"].forward(service, scope, receive, send)
+
+
+def _check_path(scope: Scope) -> None:
+    if _TRICKS.search(scope.get("raw_path") or scope["path"].encode()):
+        raise TwoMeanings("write the path without dot segments, double or encoded slashes")
+
+
+def _check_credentials(scope: Scope, verifier: Any) -> None:
+    """Refuse a token that no service would accept, before it costs one anything."""
+    authorizations = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(authorizations) > 1:
+        raise NotHttp("Authorization was sent more than once")
+    if token := bearer(authorizations[0].decode("latin-1") if authorizations else None):
+        verifier.verify(token)
+    if any(name == b"x-api-key" for name, _ in scope["headers"]):
+        raise Unauthenticated("this API key is not registered")
+
+
+@asynccontextmanager
+async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
+    """Open what only the gateway has: the city it knows and the way to the services."""
+    async with following_registry(core) as state, over_http(core.settings) as forwarder:
+        city = City(state["directory"])
+        loads = Broadcast("gateway-loads", core.bus, [QueueLoad.topic], city.take_load)
+        core.tasks.start("loads", loads.run())
+        own = state | {"city": city, "forwarder": forwarder}
+        for service in SERVICES:
+            core.health.wanted[service] = _asks(own, service)
+        yield own
+
+
+def _asks(state: dict[str, Any], service: str) -> Any:
+    async def check() -> str | None:
+        wrong: str | None = await state["forwarder"].alive(service)
+        return wrong
+
+    return check

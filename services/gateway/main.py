@@ -1,0 +1,17 @@
+"""Entry point of the gateway: `uvicorn services.gateway.main:app`."""
+
+from libs.common.app import Service, create_app
+from services.gateway import api, door
+
+app = create_app(
+    Service(
+        "gateway",
+        "The one door: authentication, the routing rule, and the way to every service.",
+        routers=[api.router],
+        resources=door.resources,
+        wrap=door.Door,
+        database=False,
+        own_openapi=True,
+        body_limit=None,  # the service that takes a body knows how large it may be
+    )
+)
