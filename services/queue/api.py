@@ -1,5 +1,6 @@
 """Routes of the queue, and the shapes of what they take and give."""
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -115,7 +116,7 @@ class Step(In):
 
 # Tickets --------------------------------------------------------------------------------------
 
-_CHANNELS = {
+_CHANNELS: Mapping[str, tuple[str, ...]] = {
     Role.nobody: ("web",),
     Role.kiosk: ("kiosk",),
     Role.portal: ("portal",),
@@ -126,7 +127,7 @@ _CHANNELS = {
 
 
 def _check_channel(principal: Principal, channel: str, unit: str) -> None:
-    channels = _CHANNELS.get(Role(principal.role), ())
+    channels = _CHANNELS.get(principal.role, ())
     if not channels:
         raise Forbidden(f"the role {principal.role} takes no tickets")
     if channel not in channels:

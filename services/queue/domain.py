@@ -87,22 +87,25 @@ MOVES: Final = {
     "start": Move(
         "TicketStarted",
         ("called",),
-        "status = 'serving', started_at = $5",
+        "status = 'serving', started_at = greatest($5, called_at)",
         "'counter', t.counter",
     ),
     "finish": Move(
         "TicketFinished",
         ("serving",),
-        "status = 'finished', ended_at = $5",
+        "status = 'finished', ended_at = greatest($5, started_at)",
         "'counter', t.counter, 'service_seconds', extract(epoch FROM t.ended_at - t.started_at)",
     ),
     "no-show": Move(
-        "TicketNoShow", ("called",), "status = 'no_show', ended_at = $5", "'counter', t.counter"
+        "TicketNoShow",
+        ("called",),
+        "status = 'no_show', ended_at = greatest($5, called_at)",
+        "'counter', t.counter",
     ),
     "cancel": Move(
         "TicketCancelled",
         ("waiting",),
-        "status = 'cancelled', ended_at = $5",
+        "status = 'cancelled', ended_at = greatest($5, issued_at)",
         "'wait_seconds', extract(epoch FROM t.ended_at - t.issued_at)",
         by_holder=False,
     ),
@@ -277,16 +280,19 @@ async def call_next(
 async def _somebody_waits(
     pool: asyncpg.Pool, unit: str, counter: int, officer: str, now: datetime, key: Key | None
 ) -> bool:
-    """Look, without locks, why nobody was called."""
-    await replay_if_answered(pool, key)
+    """Look, without locks, why nobody was called.
+
+    The key comes second: what a twin in flight has changed at the desk, it has answered by then.
+    """
     desk = await pool.fetchrow(statements.WHY_NOBODY, unit, counter, officer, oldest(now))
+    await replay_if_answered(pool, key)
     if desk is None:
         raise UnknownCounter(f"{unit} has no counter {counter}")
     if desk["held_here"]:
         raise StillHolding(
             f"counter {counter} still holds {desk['held_here']}",
             held=desk["held_here"],
-            allowed=["start", "finish", "no-show"],
+            allowed=steps_from(desk["held_status"]),
         )
     if desk["held_by_officer"]:
         raise StillHolding(f"you still hold {desk['held_by_officer']}")
@@ -335,24 +341,23 @@ async def move(
         row = None
     if row is not None:
         return str(row["body"])
-    await replay_if_answered(pool, key)
-    await _refuse_move(pool, ticket_id, name, units, holder, counter)
+    ticket = await pool.fetchrow(
+        "SELECT unit, number, status, counter, officer FROM tickets WHERE id = $1", ticket_id
+    )
+    await replay_if_answered(pool, key)  # second, as in `_somebody_waits`
+    if ticket is None:
+        raise UnknownTicket(f"no ticket has the id {ticket_id}")
+    _refuse_move(ticket, name, units, holder, counter)
     raise Unavailable("the ticket was changed by somebody else at the same time; try again")
 
 
-async def _refuse_move(
-    pool: asyncpg.Pool,
-    ticket_id: UUID,
+def _refuse_move(
+    ticket: asyncpg.Record,
     name: str,
     units: list[str] | None,
     holder: str | None,
     counter: int | None,
 ) -> None:
-    ticket = await pool.fetchrow(
-        "SELECT unit, number, status, counter, officer FROM tickets WHERE id = $1", ticket_id
-    )
-    if ticket is None:
-        raise UnknownTicket(f"no ticket has the id {ticket_id}")
     if units is not None and ticket["unit"] not in units:
         raise NotYourUnit(f"{ticket['number']} is a ticket of {ticket['unit']}")
     if ticket["status"] not in MOVES[name].allowed:

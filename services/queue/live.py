@@ -51,6 +51,10 @@ FROM (
     UNION ALL
     SELECT unit, 0, NULL, 0, count(*) FROM tickets WHERE status IN ('called', 'serving')
     GROUP BY unit
+    UNION ALL
+    -- A unit that was last announced as busy and is not any more has one last thing to tell,
+    -- whoever announced it and however long ago.
+    SELECT unit, 0, NULL, 0, 0 FROM published_loads WHERE figures <> $2
 ) AS parts GROUP BY unit
 """
 
@@ -136,15 +140,22 @@ class Loads:
 
     async def _measure(self) -> None:
         now = self._core.clock.now()
-        rows = await self._core.db.hot.fetch(_LOADS, domain.oldest(now))
-        measured = {row["unit"]: self._load(row, now) for row in rows}
-        # A unit that was busy and is not any more has one last thing to tell.
-        gone = {unit: Load(now) for unit in self._by_unit.keys() - measured.keys()}
-        self._by_unit = measured | gone
-        for unit, load in self._by_unit.items():
-            _show(unit, load)
+        quiet = _figures(Load(now))
+        rows = await self._core.db.hot.fetch(_LOADS, domain.oldest(now), quiet)
+        before = self._by_unit
+        self._by_unit = {row["unit"]: self._load(row, now) for row in rows}
+        for unit in before.keys() | self._by_unit.keys():
+            self.show(unit)
         await self._announce(now)
-        self._by_unit = measured
+
+    def show(self, unit: str) -> None:
+        """Set a unit's gauges."""
+        load = self._by_unit.get(unit) or Load(self._core.clock.now())
+        WAITING.labels(unit).set(load.waiting)
+        OLDEST.labels(unit).set(load.oldest_wait_seconds)
+        OPEN.labels(unit).set(load.open_counters)
+        forecast = load.forecast_wait_seconds
+        FORECAST.labels(unit).set(float("nan") if forecast is None else forecast)
 
     def _load(self, row: asyncpg.Record, now: datetime) -> Load:
         since = row["since"]
@@ -194,14 +205,6 @@ def _event(unit: str, load: Load, wall: int) -> str:
             "open_counters": load.open_counters,
         }
     ).decode()
-
-
-def _show(unit: str, load: Load) -> None:
-    WAITING.labels(unit).set(load.waiting)
-    OLDEST.labels(unit).set(load.oldest_wait_seconds)
-    OPEN.labels(unit).set(load.open_counters)
-    forecast = load.forecast_wait_seconds
-    FORECAST.labels(unit).set(float("nan") if forecast is None else forecast)
 
 
 def note_first_call(unit: str, wait: float, promise_seconds: int) -> None:
@@ -267,14 +270,14 @@ async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
     async with following_registry(core) as state:
         loads = Loads(core)
         core.tasks.start("loads", loads.run())
-        core.tasks.start("units-shown", _show_every_unit(state["directory"]))
+        core.tasks.start("units-shown", _show_every_unit(state["directory"], loads))
         yield state | {"loads": loads}
 
 
-async def _show_every_unit(directory: Directory) -> None:
+async def _show_every_unit(directory: Directory, loads: Loads) -> None:
     """Give every centre its metrics before its first event, or `rate()` would miss that one."""
     while True:
         for unit in directory.centres:
-            for metric in (WAITING, OLDEST, FORECAST, OPEN, BREACHES):
-                metric.labels(unit)
+            loads.show(unit)
+            BREACHES.labels(unit)
         await asyncio.sleep(5 if directory.centres else 0.1)

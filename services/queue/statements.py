@@ -82,14 +82,14 @@ _CALLED = _announce(
     "called",
     "'counter', t.counter, 'wait_seconds', extract(epoch FROM t.called_at - t.issued_at), "
     "'first_call', t.first_called_at = t.called_at",
-    "$4::timestamptz",
+    "t.called_at",
     "$5::uuid",
     "$6",
 )
 
 CALL_NEXT = f"""
 WITH desk AS (
-    SELECT series FROM counters WHERE unit = $1 AND number = $2 AND state = 'open'
+    SELECT series FROM counters WHERE unit = $1 AND number = $2 AND state = 'open' FOR SHARE
 ), next AS (
     SELECT waiting.id FROM tickets AS waiting, desk
     WHERE waiting.unit = $1 AND waiting.status = 'waiting' AND waiting.due_at >= $9
@@ -98,8 +98,9 @@ WITH desk AS (
     LIMIT 1 FOR UPDATE OF waiting SKIP LOCKED
 ), called AS (
     UPDATE tickets AS ticket
-    SET status = 'called', counter = $2, officer = $3, called_at = $4,
-        first_called_at = coalesce(first_called_at, $4), version = version + 1
+    SET status = 'called', counter = $2, officer = $3, called_at = greatest($4, issued_at),
+        first_called_at = coalesce(first_called_at, greatest($4, issued_at)),
+        version = version + 1
     FROM next WHERE ticket.id = next.id RETURNING ticket.*
 ), announced AS ({_CALLED}
 ), answer AS (SELECT {TICKET} AS body FROM called AS t
@@ -110,17 +111,22 @@ SELECT body::text, extract(epoch FROM called_at - issued_at)::float8 AS wait,
 FROM answer, called
 """
 """Parameters: unit, counter, officer, now, event id, traceparent, key digest, key fingerprint,
-oldest callable arrival."""
+oldest callable arrival.
+
+The counter's row is held so that it is not closed between the look at its state and the call. A
+caller may have looked at its clock before the ticket that it takes was issued: nobody is called
+before arriving."""
 
 WHY_NOBODY = """
-SELECT desk.state,
-    (SELECT number FROM tickets WHERE unit = $1 AND counter = $2
-        AND status IN ('called', 'serving')) AS held_here,
+SELECT desk.state, held.number AS held_here, held.status AS held_status,
     (SELECT number || ' at counter ' || counter || ' of ' || unit FROM tickets WHERE officer = $3
         AND status IN ('called', 'serving')) AS held_by_officer,
     EXISTS (SELECT FROM tickets WHERE unit = $1 AND status = 'waiting' AND due_at >= $4
         AND (desk.series = '{}' OR series = ANY (desk.series))) AS somebody_waits
-FROM counters AS desk WHERE desk.unit = $1 AND desk.number = $2
+FROM counters AS desk
+    LEFT JOIN tickets AS held ON held.unit = desk.unit AND held.counter = desk.number
+        AND held.status IN ('called', 'serving')
+WHERE desk.unit = $1 AND desk.number = $2
 """
 """Asked when nobody was called. Parameters: unit, counter, officer, oldest callable arrival."""
 
@@ -154,13 +160,14 @@ SHOW = f"""
 SELECT {
     ANSWER.format(
         more='''
-        , 'position', CASE WHEN t.status = 'waiting' THEN 1 + (
-            SELECT count(*) FROM (
+        , 'position', CASE WHEN t.status = 'waiting' AND t.due_at >= $2 THEN (
+            SELECT CASE WHEN count(*) < 999 THEN count(*) + 1 END FROM (
                 SELECT FROM tickets AS other WHERE other.unit = t.unit
                     AND other.status = 'waiting' AND other.due_at >= $2
                     AND (other.due_at, other.issued_at, other.id) < (t.due_at, t.issued_at, t.id)
-                LIMIT 998) AS counted) END,
-        'forecast_wait_seconds', CASE WHEN t.status = 'waiting' THEN $3::int END'''
+                LIMIT 999) AS counted) END,
+        'forecast_wait_seconds',
+            CASE WHEN t.status = 'waiting' AND t.due_at >= $2 THEN $3::int END'''
     )
 }::text AS body
 FROM tickets AS t WHERE t.id = $1
