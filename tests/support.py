@@ -1,9 +1,12 @@
 """What tests share: a database of their own, services in process, tokens."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,6 +16,7 @@ from pydantic import SecretStr
 
 from libs.common.auth import DevelopmentIssuer
 from libs.common.clock import Clock, SystemClock
+from libs.common.observability import configure_logging
 from libs.common.settings import Settings
 
 DATA_DIR = Path(os.environ.get("PYTEST_DEBUG_TEMPROOT", "/tmp")) / f"motcua-tests-{os.getuid()}"  # noqa: S108
@@ -40,6 +44,20 @@ def bearer(role: str, *units: str, subject: str | None = None) -> dict[str, str]
     return {"Authorization": f"Bearer {token(role, *units, subject=subject)}"}
 
 
+@contextmanager
+def reachable_folder() -> Iterator[Path]:
+    """Give an empty folder that an ordinary account can get to.
+
+    pytest's own are closed to others, so a city started by root would keep its data elsewhere.
+    """
+    folder = Path(mkdtemp(prefix="motcua-"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        rmtree(folder, ignore_errors=True)
+
+
 class FrozenClock:
     """A clock that a test moves by hand."""
 
@@ -64,6 +82,7 @@ async def running(
 
     The client's `state` attribute is the service's lifespan state.
     """
+    configure_logging("WARNING")
     app.state.settings = settings
     app.state.clock = clock or SystemClock()
     app.state.embedded = True
@@ -76,10 +95,25 @@ async def running(
         transport = httpx.ASGITransport(app=with_state)
         async with httpx.AsyncClient(transport=transport, base_url="http://motcua") as client:
             client.state = state  # type: ignore[attr-defined]
+            await _ready(client)
             yield client
+
+
+async def _ready(client: httpx.AsyncClient) -> None:
+    """Wait until the service has read the registry's events."""
+    async with asyncio.timeout(20):
+        while (await client.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.01)
 
 
 def fields_of(problem: httpx.Response) -> set[str]:
     """Name the fields that a problem lists as bad."""
     errors: Iterable[dict[str, str]] = problem.json()["errors"]
     return {entry["field"] for entry in errors}
+
+
+async def wait_until(condition: Callable[[], bool], within: float = 10) -> None:
+    """Poll until a condition holds."""
+    async with asyncio.timeout(within):
+        while not condition():
+            await asyncio.sleep(0.01)

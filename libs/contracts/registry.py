@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict
 from libs.common.events import Event
 from libs.common.worktime import Limit, OpeningHours
 
+COMMUNE_TYPES = ("ward", "commune", "special_zone")
+"""The kinds of unit that receive citizens since 1 July 2025 (phường, xã, đặc khu)."""
+
 
 class UnitStatus(StrEnum):
     """Where a unit is in its life; a closed code is never issued again."""

@@ -4,7 +4,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events import publish
@@ -13,6 +13,7 @@ from libs.common.worktime import Calendar, CalendarDay, DayOverride, OpeningHour
 from libs.contracts.codes import level_of, parent_of, searchable
 from libs.contracts.directory import Directory, UnknownProcedure, UnknownUnit
 from libs.contracts.registry import (
+    COMMUNE_TYPES,
     CalendarDayChanged,
     CentreChanged,
     ProcedureChanged,
@@ -33,9 +34,6 @@ from services.registry.models import (
 
 if TYPE_CHECKING:
     from services.registry.api import UnitIn
-
-COMMUNE_TYPES = ("ward", "commune", "special_zone")
-"""The kinds of unit that receive citizens since 1 July 2025 (phường, xã, đặc khu)."""
 
 
 class CodeReissued(Conflict):
@@ -364,7 +362,7 @@ def versions_in_force(day: date) -> Select[ProcedureVersion]:
     """Select the version of each procedure that is in force on a day."""
     return (
         select(ProcedureVersion)
-        .distinct(ProcedureVersion.code)
+        .ext(distinct_on(ProcedureVersion.code))
         .where(ProcedureVersion.valid_from <= day)
         .order_by(ProcedureVersion.code, ProcedureVersion.valid_from.desc())
     )

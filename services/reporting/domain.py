@@ -15,6 +15,7 @@ from libs.common.fast_json import instant
 from libs.common.problems import NotFound
 from libs.common.worktime import ZONE, business_day
 from libs.contracts.directory import Directory
+from libs.contracts.registry import COMMUNE_TYPES
 from services.reporting.forms import (
     NO_DOSSIERS,
     NO_TICKETS,
@@ -25,9 +26,6 @@ from services.reporting.forms import (
 from services.reporting.periods import Week
 
 log = structlog.get_logger()
-
-COMMUNE_TYPES = ("ward", "commune", "special_zone")
-"""The kinds of unit that receive citizens (phường, xã, đặc khu): each has a row in every report."""
 
 
 class WeekNotBegun(NotFound):
