@@ -2,22 +2,28 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from libs.common.auth import DevelopmentIssuer
+from libs.common.bus.base import Bus, Received
 from libs.common.bus.embedded import open_embedded_bus
 from libs.common.clock import clock_from
-from libs.common.consumer import list_dead_letters, replay_dead_letters
 from libs.common.db import connector, open_database, service_url
+from libs.common.dead_letters import Replayed, list_dead_letters, replay_dead_letters
 from libs.common.migrate import migrate as migrate_database
-from libs.common.outbox import Relay, drained
+from libs.common.outbox import INBOX_KEPT, Relay, drained
 from libs.common.settings import Settings
 from libs.contracts.roles import Role
 from libs.contracts.topics import FACTS, all_topics
 from services.registry import seed as registry_seed
+
+EMBEDDED_URL = "embedded-database-url"
+"""File in the data folder by which the command line finds the embedded city's database."""
 
 cli = typer.Typer(
     no_args_is_help=True, add_completion=False, help="motcua: one door for everybody."
@@ -28,10 +34,15 @@ cli.add_typer(dlq, name="dlq")
 
 def _settings() -> Settings:
     try:
-        return Settings.from_environment()
+        settings = Settings.from_environment()
     except ValidationError as error:
         print(explain_settings(error), file=sys.stderr)
         raise typer.Exit(2) from None
+    # Beside a running embedded city its database is meant, unless another one is named.
+    note = settings.data_dir / EMBEDDED_URL
+    if settings.database_url is None and note.exists():
+        return settings.model_copy(update={"database_url": SecretStr(note.read_text("ascii"))})
+    return settings
 
 
 def explain_settings(error: ValidationError) -> str:
@@ -97,7 +108,7 @@ def token(
 @dlq.command("list")
 def dlq_list() -> None:
     """List the messages that were given up, with the reason."""
-    for letter in asyncio.run(_dead_letters(replay=None)):
+    for letter in asyncio.run(_letters()):
         print(
             letter.headers["motcua_dead_at"],
             letter.headers["motcua_dead_group"],
@@ -114,22 +125,35 @@ def dlq_replay(
     event_id: Annotated[str, typer.Argument(help="The event's id, or `all`.")],
 ) -> None:
     """Send messages again that were given up; what has handled one before does not again."""
-    replayed = asyncio.run(_dead_letters(replay=event_id))
-    print(f"{len(replayed)} message(s) sent again")
-    if not replayed:
+    done = asyncio.run(_replay(event_id))
+    print(f"{done.sent} message(s) sent again")
+    if done.superseded:
+        print(f"{done.superseded} dropped: a newer state of the same key is known")
+    if done.too_old:
+        print(f"{done.too_old} left: older than {INBOX_KEPT.days} days, rebuild instead")
+    if done == Replayed():
+        print("no such dead letter", file=sys.stderr)
         raise typer.Exit(1)
 
 
-async def _dead_letters(*, replay: str | None) -> list[object]:
-    settings = _settings()
-    url = service_url(settings, "registry")
+@asynccontextmanager
+async def _bus() -> AsyncIterator[Bus]:
+    url = service_url(_settings(), "registry")
     async with open_embedded_bus(url, connector(url, "registry")) as bus:
+        yield bus
+
+
+async def _letters() -> list[Received]:
+    async with _bus() as bus:
+        return await list_dead_letters(bus, [topic.name for topic in FACTS])
+
+
+async def _replay(event_id: str) -> Replayed:
+    async with _bus() as bus:
         letters = await list_dead_letters(bus, [topic.name for topic in FACTS])
-        if replay is None:
-            return list(letters)
-        chosen = [x for x in letters if replay in ("all", x.headers.get("ce_id"))]
-        await replay_dead_letters(bus, chosen)
-        return list(chosen)
+        chosen = [x for x in letters if event_id in ("all", x.headers.get("ce_id"))]
+        compacted = {topic.name for topic in FACTS if topic.compacted}
+        return await replay_dead_letters(bus, chosen, compacted=compacted)
 
 
 def main() -> None:

@@ -4,8 +4,9 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -30,7 +31,7 @@ from libs.common.postgres import EmbeddedPostgres, PostgresError
 from libs.common.settings import Settings
 from libs.contracts.directory import TOPICS as REGISTRY_TOPICS
 from libs.contracts.topics import all_topics
-from services.cli import explain_settings, seed_registry
+from services.cli import EMBEDDED_URL, explain_settings, seed_registry
 from services.gateway.api import calls_to_try
 from services.gateway.clients import InProcess
 
@@ -100,7 +101,20 @@ def _run_on_database(settings: Settings, listener: socket.socket) -> None:
         folder = settings.data_dir / "postgres"
         with EmbeddedPostgres(folder, configured_binaries=settings.postgres_bin) as postgres:
             settings = settings.model_copy(update={"database_url": SecretStr(postgres.url)})
-            runner.run(_serve(settings, listener, postgres))
+            with _noted(settings.data_dir / EMBEDDED_URL, postgres.url):
+                runner.run(_serve(settings, listener, postgres))
+
+
+@contextmanager
+def _noted(path: Path, url: str) -> Iterator[None]:
+    """Tell the command line of the same user where the database is, while it is there."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(url, "ascii")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 async def _serve(

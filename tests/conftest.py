@@ -14,19 +14,19 @@ from libs.common.migrate import migrate
 from libs.common.postgres import EmbeddedPostgres
 from libs.contracts.topics import all_topics
 from services.cli import seed_registry
-from tests.support import on_database, settings_for
+from tests.support import on_database, reachable_folder, settings_for
 
 _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_url() -> Iterator[str]:
     """Give an account that may create databases and roles: `MOTCUA_TEST_DATABASE_URL`, or our own
     server on the machine's binaries."""
     if url := os.environ.get("MOTCUA_TEST_DATABASE_URL"):
         yield url
         return
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
+    with reachable_folder() as folder, EmbeddedPostgres(folder) as server:
         yield server.url
 
 

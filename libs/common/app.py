@@ -20,7 +20,7 @@ from libs.common.events import EventRouter
 from libs.common.health import Health
 from libs.common.migrate import missing_revision
 from libs.common.observability import OUTBOX_AGE, Observed, configure_logging
-from libs.common.outbox import Relay, prune
+from libs.common.outbox import Relay, prune, watch_outbox
 from libs.common.settings import Settings
 from libs.common.tasks import Tasks, running
 
@@ -68,9 +68,14 @@ class Service:
     """Largest body in bytes that a route takes unless it says otherwise; None: not checked here."""
 
 
+class _App(FastAPI):
+    def build_middleware_stack(self) -> ASGIApp:
+        return problems.LimitAsProblem(super().build_middleware_stack())
+
+
 def create_app(service: Service) -> FastAPI:
     """Build a service's ASGI app; nothing is read or opened before its lifespan starts."""
-    app = FastAPI(
+    app = _App(
         title=f"motcua {service.name}",
         summary=service.summary,
         version="1",
@@ -197,13 +202,14 @@ def _start_background(core: Core, service: Service) -> None:
         return None
 
     core.health.wanted["bus"] = bus_answers
-    if isinstance(core.bus, EmbeddedBus):
-        core.tasks.start("compaction", core.bus.compact_for_ever())
     if core.relay is not None:
         relay = core.relay
         OUTBOX_AGE.labels(core.name).set(0)
         core.tasks.start("relay", relay.run())
+        core.tasks.start("outbox-age", watch_outbox(core.name, core.db))
         core.tasks.start("prune", _prune_for_ever(core.db))
+        if isinstance(core.bus, EmbeddedBus):
+            core.tasks.start("compaction", core.bus.compact_for_ever())
         core.health.wanted["relay"] = _problem_of(relay)
     if service.handlers is not None and service.handlers.topics:
         consumer = Consumer(core.name, service.handlers, core.db, core.bus)

@@ -61,7 +61,7 @@ class VirtualClock:
 
     def __str__(self) -> str:
         """Write the setting from which another process makes the same clock."""
-        return f"{self.start.isoformat()},x{self.speed:g},{self.anchor!r}"
+        return f"{self.start.isoformat()},x{self.speed!r},{self.anchor!r}"
 
 
 _VIRTUAL = re.compile(r"(?P<start>[^,]+)(,x(?P<speed>\d+(\.\d+)?))?(,(?P<anchor>\d+(\.\d+)?))?")

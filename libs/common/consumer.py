@@ -2,22 +2,19 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from uuid import uuid4
 
 import structlog
 from sqlalchemy import insert
 
-from libs.common.bus.base import Bus, BusError, Received, Record, Subscription
+from libs.common.bus.base import Bus, BusError, Received, Subscription
 from libs.common.db import Database, transient
+from libs.common.dead_letters import dead_letter
 from libs.common.events import Envelope, EventRouter
 from libs.common.observability import CONSUMER_LAG, DEAD_LETTERS
 from libs.common.outbox import OUTBOX, claim
 from libs.common.trace import continue_trace
 
 log = structlog.get_logger()
-
-DEAD_LETTER_SUFFIX = ".dlq"
 
 
 class Consumer:
@@ -113,32 +110,6 @@ class Consumer:
                     await handler(kind.model_validate_json(message.value or b""), session)
 
 
-def dead_letter(group: str, message: Received, error: Exception) -> dict[str, object]:
-    """Make the outbox row of a message given up: its own headers and value, and the reason."""
-    try:
-        envelope = Envelope.of(message.headers)
-    except ValueError:
-        envelope = Envelope(uuid4(), "Unreadable", f"/motcua/{group}", datetime.now(UTC), "")
-    reason = {
-        "motcua_dead_group": group,
-        "motcua_dead_topic": message.topic,
-        "motcua_dead_key": message.key,
-        "motcua_dead_offset": str(message.offset),
-        "motcua_dead_reason": f"{type(error).__name__}: {error}"[:500],
-        "motcua_dead_at": datetime.now(UTC).isoformat(),
-    }
-    return {
-        "event_id": envelope.id,
-        "topic": message.topic + DEAD_LETTER_SUFFIX,
-        "key": f"{group}:{envelope.id}",
-        "type": envelope.type,
-        "time": envelope.time,
-        "traceparent": envelope.traceparent,
-        "body": message.value,
-        "extra": dict(message.headers) | reason,
-    }
-
-
 async def watch_lag(service: str, topics: Sequence[str], bus: Bus) -> None:
     """Keep the lag metric true, also while nothing is consumed, until cancelled."""
     while True:
@@ -193,35 +164,3 @@ class Broadcast:
                 "broadcast.unreadable", reader=self._name, topic=record.topic,
                 offset=record.offset, error=str(error)[:500],
             )  # fmt: skip
-
-
-async def list_dead_letters(bus: Bus, topics: Sequence[str]) -> list[Received]:
-    """Read the dead letters of topics that were neither replayed nor dropped."""
-    alive: dict[tuple[str, str], Received] = {}
-    dead_topics = [topic + DEAD_LETTER_SUFFIX for topic in topics]
-    async with bus.follow(dead_topics) as follower:
-        while not follower.caught_up:
-            for record in await follower.fetch(1000, 0.2):
-                alive.pop((record.topic, record.key), None)
-                if "motcua_dead_topic" in record.headers:
-                    alive[record.topic, record.key] = record
-    return list(alive.values())
-
-
-async def replay_dead_letters(bus: Bus, letters: Sequence[Received]) -> int:
-    """Send dead letters to their topic again, as the same events, and take them off the list.
-
-    Groups that had handled an event know its id; only the one that gave it up handles it now.
-    """
-    async with bus.producer("dead-letter-replay") as producer:
-        for letter in letters:
-            headers = {
-                name: value
-                for name, value in letter.headers.items()
-                if not name.startswith("motcua_dead_")
-            }
-            topic = letter.headers["motcua_dead_topic"]
-            key = letter.headers["motcua_dead_key"]
-            await producer.send([Record(topic, key, letter.value, headers)])
-            await producer.send([Record(letter.topic, letter.key, None, {})])
-    return len(letters)

@@ -80,7 +80,11 @@ def connector(url: str, service: str) -> Callable[[], Any]:
     """Make the function that opens a connection as a service, its schema first on the path."""
 
     async def connect() -> Any:
-        return await asyncpg.connect(url, timeout=10, server_settings=_server_settings(service))
+        # The server gives up on a statement first; the client's own bound is for a network that
+        # stalls without closing, where nothing would ever come back.
+        return await asyncpg.connect(
+            url, timeout=10, command_timeout=35, server_settings=_server_settings(service)
+        )
 
     return connect
 
@@ -111,6 +115,8 @@ async def open_database(
         pool_size=pool,
         max_overflow=pool,
         pool_timeout=10,
+        # A failed statement's parameters would stand in the log, and may be somebody's name.
+        hide_parameters=True,
     )
     _drop_dead_connections(engine.sync_engine)
     sessions = async_sessionmaker(
@@ -184,11 +190,20 @@ _TRANSIENT = (
 )
 
 
-def refused_text(error: BaseException) -> bool:
-    """Tell whether the database refused a text's characters (NUL, broken Unicode)."""
+def refused_value(error: BaseException) -> bool:
+    """Tell whether a value cannot be stored: a number out of range, NUL, broken Unicode."""
     if isinstance(error, DBAPIError):
         error = getattr(error.orig, "__cause__", None) or error
-    return isinstance(
-        error, (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError,
-                UnicodeEncodeError)
-    )  # fmt: skip
+    if isinstance(error, asyncpg.DataError) and isinstance(error.__cause__, OverflowError):
+        return True  # the driver could not write the number; a wrong type is a defect of ours
+    return isinstance(error, _REFUSED)
+
+
+_REFUSED = (
+    UnicodeEncodeError,
+    asyncpg.CharacterNotInRepertoireError,
+    asyncpg.UntranslatableCharacterError,
+    asyncpg.InvalidTextRepresentationError,
+    asyncpg.NumericValueOutOfRangeError,
+    asyncpg.DatetimeFieldOverflowError,
+)

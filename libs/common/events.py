@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session as SyncSession
+from sqlalchemy.orm import SessionTransaction
 
 from libs.common.trace import current_traceparent
 
@@ -98,8 +99,11 @@ def publish(session: AsyncSession, event: Event, *, at: datetime) -> None:
     after everything else was flushed: the aggregate's row is locked by then, so the ids of one
     aggregate's events follow its commits.
     """
+    sync = session.sync_session
+    if not sync.in_transaction():
+        sync.begin()  # or a rollback would have nothing to take back
     pending = Pending(event, at, uuid4(), current_traceparent())
-    session.sync_session.info.setdefault("published", []).append(pending)
+    sync.info.setdefault("published", []).append(pending)
 
 
 class EdgeSession(SyncSession):
@@ -109,8 +113,8 @@ class EdgeSession(SyncSession):
 @sqlalchemy_event.listens_for(EdgeSession, "before_commit")
 def _write_published(session: SyncSession) -> None:
     published: list[Pending] = session.info.get("published", [])
-    if not published:
-        return
+    if not published or session.in_nested_transaction():
+        return  # a savepoint's events wait for the whole transaction
     from libs.common.outbox import write
 
     session.flush()
@@ -125,10 +129,24 @@ def _wake_relay(session: SyncSession) -> None:
         on_commit()
 
 
-@sqlalchemy_event.listens_for(EdgeSession, "after_rollback")
-def _forget_published(session: SyncSession) -> None:
-    session.info["published"] = []
-    session.info.pop("wrote", None)
+@sqlalchemy_event.listens_for(EdgeSession, "after_transaction_create")
+def _mark_savepoint(session: SyncSession, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        marks = session.info.setdefault("marks", {})
+        marks[transaction] = len(session.info.get("published", []))
+
+
+@sqlalchemy_event.listens_for(EdgeSession, "after_soft_rollback")
+def _forget_back_to_savepoint(session: SyncSession, ended: SessionTransaction) -> None:
+    if ended.nested:
+        del session.info.get("published", [])[session.info.get("marks", {}).get(ended, 0) :]
+
+
+@sqlalchemy_event.listens_for(EdgeSession, "after_transaction_end")
+def _forget_published(session: SyncSession, ended: SessionTransaction) -> None:
+    if ended.parent is None:
+        for name in ("published", "marks", "wrote"):
+            session.info.pop(name, None)
 
 
 E = TypeVar("E", bound=Event)

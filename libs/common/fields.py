@@ -22,7 +22,7 @@ T = TypeVar("T")
 class In(BaseModel):
     """What comes in: nothing is converted in silence and nothing unknown is taken."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Out(BaseModel):

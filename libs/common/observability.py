@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from time import perf_counter
 from typing import Any
 
@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import Processor
 
-from libs.common.problems import problem_of, problem_response
+from libs.common.problems import TooLarge, problem_of, problem_response
 from libs.common.trace import continue_trace, current_trace_id
 
 REQUEST_SECONDS = Histogram(
@@ -38,17 +38,31 @@ DEAD_LETTERS = Counter(
 )
 
 _PERSONAL = re.compile(r"(?<!\d)(\d{12}|(?:\+84|0)\d{9})(?!\d)")
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+_ROW_DETAIL = re.compile(r"(DETAIL:\s+).*")
+"""What PostgreSQL says of a refused row: all its values, a person's name among them."""
 _SECRET_KEYS = frozenset({"authorization", "x-api-key", "password", "token", "api_key"})
 
 
 def _mask(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Hide ID and telephone numbers and credentials: logs are read by people with no right to."""
-    for key, value in entry.items():
-        if key in _SECRET_KEYS:
-            entry[key] = "***"
-        elif isinstance(value, str):
-            entry[key] = _PERSONAL.sub("***", value)
-    return entry
+    # A trace id may hold twelve digits in a row; without it nobody finds the line.
+    return {
+        key: _masked(value, key) if key != "trace_id" else value for key, value in entry.items()
+    }
+
+
+def _masked(value: Any, key: str = "") -> Any:
+    if key in _SECRET_KEYS:
+        return "***"
+    if isinstance(value, Mapping):
+        return {name: _masked(part, str(name)) for name, part in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_masked(part) for part in value]
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    text = value if isinstance(value, str) else repr(value)
+    return _PERSONAL.sub("***", _ROW_DETAIL.sub(r"\1***", text))
 
 
 def _add_trace(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -58,14 +72,19 @@ def _add_trace(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMappi
 
 
 class _NoteRepeats(logging.Filter):
-    """Let one line a minute of the same message through: a client that reconnects writes ten a
-    second while its broker is away."""
+    """Let one line a minute of the same message through: clients that reconnect write ten a second
+    while their server is away. It sits on the handler: a logger's own filter does not see what
+    its children log."""
+
+    noisy = ("aiokafka", "asyncpg")
 
     def __init__(self) -> None:
         super().__init__()
         self._seen: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(self.noisy):
+            return True
         last = self._seen.get(str(record.msg), 0.0)
         if record.created - last < 60:
             return False
@@ -80,7 +99,6 @@ def configure_logging(level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_trace,
         structlog.processors.format_exc_info,
-        _mask,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -93,17 +111,18 @@ def configure_logging(level: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _mask,
                 structlog.processors.JSONRenderer(ensure_ascii=False),
             ],
         )
     )
+    handler.addFilter(_NoteRepeats())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = name != "uvicorn.access"
     for name in ("httpx", "httpcore", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("aiokafka").addFilter(_NoteRepeats())
 
 
 def template_of(scope: Scope) -> str:
@@ -143,6 +162,8 @@ class Observed:
         try:
             await self._app(scope, receive, watched)
         except Exception as error:
+            if status == TooLarge.status:
+                raise  # how the framework's own limit says that it has answered
             problem = problem_of(error)
             if not status:
                 await problem_response(problem)(scope, receive, watched)
@@ -150,6 +171,7 @@ class Observed:
             self._observe(template_of(scope), scope["method"], status, perf_counter() - started)
 
     def _observe(self, route: str, method: str, status: int, seconds: float) -> None:
+        method = method if method in _METHODS else "other"  # a caller can make up any number
         key = (route, method, status)
         child = self._children.get(key)
         if child is None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -29,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session as SyncSession
 
 from libs.common.bus.base import Bus, Fenced, Record, UnknownTopic
-from libs.common.db import NAMING, Database
+from libs.common.db import NAMING, Database, transient
 from libs.common.events import Envelope, Pending
 from libs.common.observability import OUTBOX_AGE
 
@@ -178,13 +179,11 @@ class Relay:
         now = monotonic()
         self._held = {topic: until for topic, until in self._held.items() if until > now}
         rows = await connection.fetch(
-            "SELECT id, event_id, topic, key, type, time, traceparent, body, extra, "
-            "extract(epoch FROM clock_timestamp() - created_at)::float8 AS age "
-            "FROM outbox WHERE topic <> ALL($1::text[]) ORDER BY id LIMIT $2",
+            "SELECT id, event_id, topic, key, type, time, traceparent, body, extra FROM outbox "
+            "WHERE topic <> ALL($1::text[]) ORDER BY id LIMIT $2",
             list(self._held),
             self.batch,
         )
-        OUTBOX_AGE.labels(self._service).set(rows[0]["age"] if rows else 0)
         if not rows:
             self.problem = f"topics missing: {', '.join(self._held)}" if self._held else None
             return False
@@ -231,14 +230,34 @@ async def drained(database: Database, *, within: float) -> bool:
     return True
 
 
-async def prune(database: Database, *, inbox_days: int = 14, answer_hours: int = 24) -> None:
+async def watch_outbox(service: str, database: Database, *, every: float = 5) -> None:
+    """Keep the age metric true, also while the relay waits for the bus, until cancelled."""
+    while True:
+        try:
+            age = await database.hot.fetchval(
+                "SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 "
+                "FROM outbox ORDER BY id LIMIT 1"
+            )
+            OUTBOX_AGE.labels(service).set(age or 0)
+        except Exception as error:
+            if not transient(error):
+                raise
+        await asyncio.sleep(every)
+
+
+INBOX_KEPT = timedelta(days=14)
+"""For how long a claim is remembered: longer than any redelivery can take."""
+ANSWERS_KEPT = timedelta(hours=24)
+"""For how long a repeated request finds its answer (contract)."""
+
+
+async def prune(
+    database: Database, *, inbox: timedelta = INBOX_KEPT, answers: timedelta = ANSWERS_KEPT
+) -> None:
     """Forget claims that no redelivery can reach any more, and answers past their promise."""
     await database.hot.execute(
-        "DELETE FROM inbox WHERE received_at < clock_timestamp() - make_interval(days => $1)",
-        inbox_days,
+        "DELETE FROM inbox WHERE received_at < clock_timestamp() - $1::interval", inbox
     )
     await database.hot.execute(
-        "DELETE FROM idempotency_keys "
-        "WHERE created_at < clock_timestamp() - make_interval(hours => $1)",
-        answer_hours,
+        "DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - $1::interval", answers
     )

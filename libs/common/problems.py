@@ -9,6 +9,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libs.common import fast_json
 from libs.common.trace import current_trace_id
@@ -120,20 +122,26 @@ class Malformed(Problem):
     status = 422
 
 
-class TooManyRequests(Problem):
-    """Too many calls came in too short a time."""
-
-    status = 429
-
-
-class Unavailable(Problem):
-    """Something this answer needs is away; try again soon."""
+class Later(Problem):
+    """The same call may succeed later."""
 
     status = 503
 
     def __init__(self, detail: str = "", *, retry_after: int = 1, **members: Any) -> None:
         """Refuse for now; `retry_after` is in seconds."""
         super().__init__(detail, headers={"Retry-After": str(retry_after)}, **members)
+
+
+class TooManyRequests(Later):
+    """Too many calls came in too short a time."""
+
+    status = 429
+
+
+class Unavailable(Later):
+    """Something this answer needs is away; try again soon."""
+
+    status = 503
 
 
 class Unexpected(Problem):
@@ -146,7 +154,7 @@ _BY_STATUS: dict[int, type[Problem]] = {
     kind.status: kind
     for kind in (
         NotHttp, Unauthenticated, Forbidden, NotFound, MethodNotAllowed, Conflict, TooLarge,
-        UnsupportedMediaType, Malformed, TooManyRequests,
+        UnsupportedMediaType, Malformed, TooManyRequests, Unavailable,
     )
 }  # fmt: skip
 
@@ -174,8 +182,9 @@ def problem_response(problem: Problem) -> Response:
 def _of_validation(request: Request, error: RequestValidationError) -> Problem:
     errors = error.errors()
     in_body = any(entry["loc"] and entry["loc"][0] == "body" for entry in errors)
-    media_type = request.headers.get("content-type", "")
-    sent_body = request.headers.get("content-length", "0") != "0"
+    media_type = request.headers.get("content-type", "").lower()
+    chunked = "transfer-encoding" in request.headers
+    sent_body = chunked or request.headers.get("content-length", "0") != "0"
     if in_body and sent_body and not re.match(r"application/([\w.+-]+\+)?json\b", media_type):
         return UnsupportedMediaType(f"{media_type or 'no media type'}: send application/json")
     named = [field_error(_field(entry), _sentence(entry)) for entry in errors]
@@ -198,6 +207,9 @@ def _sentence(entry: Mapping[str, Any]) -> str:
 
 
 def _of_http(error: HTTPException) -> Problem:
+    if error.status_code == 400 and error.__cause__ is not None:
+        # FastAPI's word for a body that json.loads fell over: nesting, digits, broken UTF-8.
+        return malformed_field("body", "not JSON that can be read")
     kind = _BY_STATUS.get(error.status_code)
     if kind is None:
         return Unexpected() if error.status_code >= 500 else NotHttp(str(error.detail))
@@ -208,19 +220,57 @@ def _of_http(error: HTTPException) -> Problem:
 
 def problem_of(error: Exception) -> Problem:
     """Turn any exception into the problem a client may see; the unexpected is logged here, once."""
-    from libs.common.db import refused_text, transient
+    from libs.common.db import refused_value, transient
 
     if isinstance(error, Problem):
         return error
     if isinstance(error, HTTPException):
         return _of_http(error)
-    if refused_text(error):
-        return Malformed("a text holds a character that cannot be stored, such as NUL")
+    if refused_value(error):
+        return Malformed("a value is out of range, or a text holds what cannot be stored (NUL)")
     if transient(error):
         log.warning("database.away", error=type(error).__name__)
         return Unavailable("the database is away; nothing was changed")
     log.error("request.failed", exc_info=error)
     return Unexpected()
+
+
+def _methods_of(request: Request) -> list[str]:
+    """List what an address takes: the framework names the methods of one of its routes alone."""
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
+
+
+class LimitAsProblem:
+    """Pure ASGI, outermost: the framework refuses a body that declares itself too large in plain
+    text, over the head of every handler."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap a whole app."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on but that one answer."""
+        replaced = False
+
+        async def watched(message: Message) -> None:
+            nonlocal replaced
+            plain = (b"content-type", b"text/plain; charset=utf-8")
+            if message.get("status") == 413 and plain in message["headers"]:
+                replaced = True
+                response = problem_response(TooLarge())
+                response.headers["x-trace-id"] = current_trace_id() or ""
+                await response(scope, receive, send)
+            elif not replaced:
+                await send(message)
+
+        await self._app(scope, receive, watched)
 
 
 def install(app: FastAPI) -> None:
@@ -229,10 +279,16 @@ def install(app: FastAPI) -> None:
     async def on_problem(_: Request, error: Exception) -> Response:
         return problem_response(problem_of(error))
 
+    async def on_method(request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        problem.headers["allow"] = ", ".join(_methods_of(request))
+        return problem_response(problem)
+
     async def on_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         return problem_response(_of_validation(request, error))
 
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_problem)
+    app.add_exception_handler(405, on_method)
     app.add_exception_handler(RequestValidationError, on_validation)

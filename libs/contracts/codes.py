@@ -11,9 +11,9 @@ from pydantic import AfterValidator, StringConstraints
 UNIT_CODE = re.compile(r"(?=.{3,35}\Z)[A-Y][0-9]{2}(\.[0-9A-Z]+)*\Z")
 OTHER_SCHEME = re.compile(r"Z[0-9]{2}(\.[0-9A-Z]{1,32})?\Z")
 DOSSIER_CODE = re.compile(
-    r"(?P<unit>[A-Z0-9]+(?:\.[A-Z0-9]+)*)-(?P<date>\d{6}|\d{8})-(?P<seq>\d{4,7})\Z"
+    r"(?P<unit>[A-Z0-9]+(?:\.[A-Z0-9]+)*)-(?P<date>\d{6}|\d{8})-(?P<seq>\d{4,7})\Z", re.ASCII
 )
-PROCEDURE_CODE = re.compile(r"[1-9]\.\d{6}(\.\d{2})?(\.000\.00\.00\.[A-Z]\d{2})?\Z")
+PROCEDURE_CODE = re.compile(r"[1-9]\.\d{6}(\.\d{2})?(\.000\.00\.00\.[A-Z]\d{2})?\Z", re.ASCII)
 
 
 def _unit_code(value: str) -> str:
@@ -26,8 +26,10 @@ def _unit_code(value: str) -> str:
 
 
 def _dossier_code(value: str) -> str:
-    if not DOSSIER_CODE.match(value):
-        raise ValueError("not a dossier code: write it like H29.26734-261120-0001")
+    try:
+        parse_dossier_code(value)
+    except ValueError:
+        raise ValueError("not a dossier code: write it like H29.26734-261120-0001") from None
     return value
 
 
@@ -41,7 +43,7 @@ UnitCode = Annotated[str, AfterValidator(_unit_code)]
 """Identifier code of an agency (mã định danh, Decision 20/2020/QĐ-TTg): compared as a string."""
 
 UnitQuery = Annotated[
-    str, StringConstraints(min_length=3, max_length=40, pattern=r"^(gso:\d{2,5}|[0-9A-Z.]+)$")
+    str, StringConstraints(min_length=3, max_length=40, pattern=r"^(gso:[0-9]{2,5}|[0-9A-Z.]+)$")
 ]
 """How a client may name a unit: current, closed or QCVN-102 code, or `gso:26734`."""
 

@@ -61,7 +61,8 @@ class Directory:
     procedures: dict[str, ProcedureChanged] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=lambda: Calendar(()))
     _overrides: dict[date, CalendarDayChanged] = field(default_factory=dict)
-    _aliases: dict[str, str] = field(default_factory=dict)
+    # A set, as an alias may move between units whose events come in any order.
+    _aliases: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     _by_gso: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def take(self, record: Received) -> None:
@@ -91,8 +92,9 @@ class Directory:
         if not self._put(self.units, unit):
             return
         for alias in before.aliases if before else ():
-            self._aliases.pop(alias, None)
-        self._aliases |= dict.fromkeys(unit.aliases, unit.code)
+            self._aliases[alias].discard(unit.code)
+        for alias in unit.aliases:
+            self._aliases[alias].add(unit.code)
         if before is not None and before.gso_code:
             self._by_gso[before.gso_code].discard(unit.code)
         if unit.gso_code:
@@ -102,14 +104,15 @@ class Directory:
         known = self._overrides.get(day.day)
         if known is not None and known.version >= day.version:
             return
-        self._overrides[day.day] = day
+        overrides = self._overrides | {day.day: day}
         self.calendar = Calendar(
             DayOverride(
                 date=d.day, kind=d.kind, decision=d.decision, note=d.note, in_lieu_of=d.in_lieu_of
             )
-            for d in self._overrides.values()
+            for d in overrides.values()
             if d.kind is not None
         )
+        self._overrides = overrides  # last: a day that cannot be kept must not spoil the others
 
     # Units ------------------------------------------------------------------------------------
 
@@ -118,7 +121,7 @@ class Directory:
         if query.startswith("gso:"):
             codes: Iterable[str] = sorted(self._by_gso.get(query[4:], ()))
         else:
-            codes = [query if query in self.units else self._aliases.get(query, "")]
+            codes = [query] if query in self.units else sorted(self._aliases.get(query, ()))
         found = [self.units[code] for code in codes if code in self.units]
         return [unit for unit in found if at is None or valid_on(unit, at)]
 
@@ -229,6 +232,8 @@ def short_code(code: str) -> str:
 
 
 def valid_on(unit: UnitChanged, day: date) -> bool:
-    """Tell whether a unit existed on a day."""
+    """Tell whether a unit was in service on a day."""
+    if unit.status is UnitStatus.planned:
+        return False
     started = unit.valid_from is None or unit.valid_from <= day
     return started and (unit.valid_to is None or day <= unit.valid_to)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from libs.common.bus.base import Topic
-from libs.common.consumer import DEAD_LETTER_SUFFIX
+from libs.common.dead_letters import DEAD_LETTER_SUFFIX
 from libs.contracts import intake, queue, registry
 
 FACTS = (

@@ -22,6 +22,10 @@ log = structlog.get_logger()
 
 Connect = Callable[[], Any]
 AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+BROKEN = (
+    OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+)  # fmt: skip
 
 _APPEND = """
 WITH allowed AS (
@@ -57,6 +61,7 @@ class EmbeddedBus:
 
     poll_seconds = 0.05
     compact_seconds = 60
+    look_seconds = 5.0
 
     def __init__(self, connect: Connect, pool: asyncpg.Pool) -> None:
         """Use `open_embedded_bus` instead."""
@@ -69,9 +74,10 @@ class EmbeddedBus:
         """Learn where each topic ends, for all readers of this process, until cancelled."""
         while True:
             try:
-                await self.look()
-            except AWAY as error:
-                log.warning("bus.away", error=type(error).__name__)
+                async with asyncio.timeout(self.look_seconds):
+                    await self.look()
+            except Exception as error:  # whatever it was: without this look every reader is blind
+                log.warning("bus.away", error=f"{type(error).__name__}: {error}"[:200])
                 await asyncio.sleep(0.5)
             await asyncio.sleep(self.poll_seconds)
 
@@ -257,17 +263,21 @@ class EmbeddedSubscription:
     async def commit(self) -> None:
         """Store the positions, provided that every topic is still ours."""
         names = list(self._positions)
-        stored = await self._connection.fetch(
-            "UPDATE bus.groups AS g SET next_offset = mine.position "
-            "FROM unnest($2::text[], $3::bigint[], $4::bigint[]) "
-            "AS mine (topic, position, generation) "
-            "WHERE g.name = $1 AND g.topic = mine.topic AND g.generation = mine.generation "
-            "RETURNING g.topic",
-            self._group,
-            names,
-            [self._positions[name] for name in names],
-            [self._generations[name] for name in names],
-        )
+        try:
+            stored = await self._connection.fetch(
+                "UPDATE bus.groups AS g SET next_offset = mine.position "
+                "FROM unnest($2::text[], $3::bigint[], $4::bigint[]) "
+                "AS mine (topic, position, generation) "
+                "WHERE g.name = $1 AND g.topic = mine.topic AND g.generation = mine.generation "
+                "RETURNING g.topic",
+                self._group,
+                names,
+                [self._positions[name] for name in names],
+                [self._generations[name] for name in names],
+            )
+        except BROKEN as error:
+            # The locks went with the connection: the topics are anybody's by now.
+            raise Fenced(f"group {self._group}: the member's connection is gone") from error
         if len(stored) < len(names):
             raise Fenced(f"group {self._group} gave a topic to another member")
 
@@ -325,8 +335,12 @@ class EmbeddedFollower:
         """Read the next records of every topic followed."""
         received: list[Received] = []
         for topic in await self._bus.wait_beyond(self._positions, wait):
+            if len(received) >= limit:
+                break
             end = self._bus.end(topic)
-            rows = await self._pool.fetch(_READ, topic, self._positions[topic], limit)
+            rows = await self._pool.fetch(
+                _READ, topic, self._positions[topic], limit - len(received)
+            )
             received += [_received(topic, row) for row in rows]
             # No row before the end that was known: compaction has removed them all.
             self._positions[topic] = rows[-1]["offset"] + 1 if rows else end
@@ -347,7 +361,9 @@ def _received(topic: str, row: asyncpg.Record) -> Received:
 @asynccontextmanager
 async def open_embedded_bus(url: str, connect: Connect) -> AsyncIterator[EmbeddedBus]:
     """Open the bus with a small pool of its own and one watcher for the process."""
-    async with asyncpg.create_pool(url, min_size=1, max_size=4, timeout=10) as pool:
+    async with asyncpg.create_pool(
+        url, min_size=1, max_size=4, timeout=10, command_timeout=35
+    ) as pool:
         bus = EmbeddedBus(connect, pool)
         await bus.look()
         watcher = asyncio.create_task(bus.watch(), name="bus-watch")
