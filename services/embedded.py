@@ -144,6 +144,7 @@ async def _serve_http(app: Any, settings: Settings, listener: socket.socket) -> 
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nobody stands before this door whose word on addresses counts
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )

@@ -179,6 +179,10 @@ def problem_response(problem: Problem) -> Response:
     )
 
 
+_NAMED_AT_MOST = 100
+"""A body can hold tens of thousands of wrong fields; naming them all would serve nobody."""
+
+
 def _of_validation(request: Request, error: RequestValidationError) -> Problem:
     errors = error.errors()
     in_body = any(entry["loc"] and entry["loc"][0] == "body" for entry in errors)
@@ -187,9 +191,9 @@ def _of_validation(request: Request, error: RequestValidationError) -> Problem:
     sent_body = chunked or request.headers.get("content-length", "0") != "0"
     if in_body and sent_body and not re.match(r"application/([\w.+-]+\+)?json\b", media_type):
         return UnsupportedMediaType(f"{media_type or 'no media type'}: send application/json")
-    named = [field_error(_field(entry), _sentence(entry)) for entry in errors]
+    named = [field_error(_field(entry), _sentence(entry)) for entry in errors[:_NAMED_AT_MOST]]
     fields = ", ".join(dict.fromkeys(entry["field"] for entry in named))
-    return Malformed(f"{len(named)} value(s) to mend: {fields}", errors=named)
+    return Malformed(f"{len(errors)} value(s) to mend: {fields}"[:2000], errors=named)
 
 
 def _field(entry: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from libs.common.problems import malformed_field
 from libs.contracts.directory import Directory
-from libs.contracts.registry import Level, ProcedureVersion
+from libs.contracts.registry import COMMUNE_TYPES, Level, ProcedureVersion
 
 NATIONAL_SYSTEM = "national"
 """Stands for the ministry's own central system, which no unit of the city answers for."""
@@ -30,4 +30,7 @@ def competent_unit(
             "subject_unit",
             "this procedure is decided where its subject lies: name that ward or commune",
         )
-    return directory.current(subject).code
+    place = directory.current(subject)
+    if place.type not in COMMUNE_TYPES:
+        raise malformed_field("subject_unit", f"{place.code} is no ward, commune or special zone")
+    return place.code

@@ -4,6 +4,7 @@ from datetime import datetime
 from functools import cache
 from html import escape
 from importlib.resources import files
+from shlex import quote
 from string import Template
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from libs.common.edge import Now
 from libs.common.fields import In, Out
 from libs.common.problems import Conflict
 from libs.common.settings import SERVICES
-from libs.common.worktime import is_open, next_opening
+from libs.common.worktime import next_opening
 from libs.contracts.codes import ProcedureCode, UnitQuery
 from libs.contracts.competence import competent_unit
 from libs.contracts.directory import UnitSplit
@@ -25,10 +26,11 @@ from libs.contracts.registry import ProcedureVersion
 from services.gateway import openapi, routing
 from services.gateway.directory import STALE_SECONDS, City
 
-router = APIRouter()
+# The app itself takes bodies of any size, for the services know how large theirs may be.
+router = APIRouter(max_body_size=65_536)
 
-Latitude = Annotated[float, Field(ge=-90, le=90, strict=False)]
-Longitude = Annotated[float, Field(ge=-180, le=180, strict=False)]
+Latitude = Annotated[float, Field(ge=-90, le=90)]
+Longitude = Annotated[float, Field(ge=-180, le=180)]
 
 
 class NobodyReceives(Conflict):
@@ -67,7 +69,7 @@ class Receiving(Out):
 
 
 class AlternativeOut(Out):
-    """A centre that would be faster."""
+    """Another centre that is open and under the promise."""
 
     unit: str
     name: str
@@ -112,13 +114,13 @@ async def route(request: Request, body: RouteIn, city: CityNow, now: Now) -> Rou
         return _which_one(procedure, split)
     promise = request.state.settings.sla_seconds
     start = (body.position.latitude, body.position.longitude) if body.position else None
-    centres = [_centre(city, unit, body.procedure_code, now) for unit in city.registry.centres]
-    chosen = _choose(city, centres, asked, start, body.procedure_code)
+    chosen = _choose(city, asked, start, body.procedure_code, now)
     competent = competent_unit(
         procedure, receiving=chosen.unit, subject=body.subject_unit, directory=city.registry
     )
     others: list[routing.Alternative] = []
     if not chosen.open or routing.overloaded(chosen, promise):
+        centres = city.centres(body.procedure_code, now)
         others = routing.alternatives(chosen, centres, promise, start)
     return RouteOut(
         receiving=Receiving(
@@ -159,40 +161,21 @@ def _which_one(procedure: ProcedureVersion, split: UnitSplit) -> RouteOut:
     )
 
 
-def _centre(city: City, unit: str, procedure_code: str, now: datetime) -> routing.Centre:
-    registry = city.registry
-    state = registry.centres[unit]
-    known = registry.units.get(unit)
-    active = known is not None and known.active
-    position = (
-        (state.latitude, state.longitude)
-        if state.latitude is not None and state.longitude is not None
-        else None
-    )
-    return routing.Centre(
-        unit=unit,
-        position=position,
-        open=active and is_open(now, registry.hours(unit), registry.calendar),
-        offers=active and registry.offers(unit, procedure_code, now),
-        forecast_seconds=city.forecast(unit),
-    )
-
-
 def _choose(
     city: City,
-    centres: list[routing.Centre],
     asked: str | None,
     start: routing.Position | None,
     procedure_code: str,
+    now: datetime,
 ) -> routing.Centre:
     if asked is None:
         assert start is not None
-        chosen = routing.nearest(centres, start)
-        if chosen is None:
+        found = routing.nearest(city.centres(procedure_code, now), start)
+        if found is None:
             raise NobodyReceives(f"no centre receives dossiers of {procedure_code}")
-        return chosen
+        return found
     city.registry.centre(asked)
-    chosen = next(centre for centre in centres if centre.unit == asked)
+    chosen = city.centre(asked, procedure_code, now)
     if not chosen.offers:
         raise NobodyReceives(f"{asked} does not receive dossiers of {procedure_code}")
     return chosen
@@ -200,7 +183,9 @@ def _choose(
 
 def _reason(city: City, chosen: routing.Centre, promise: int, offered: int, now: datetime) -> str:
     age = city.load_age(chosen.unit)
-    opens = next_opening(now, city.registry.hours(chosen.unit), city.registry.calendar)
+    opens = None
+    if not chosen.open:
+        opens = next_opening(now, city.registry.hours(chosen.unit), city.registry.calendar)
     return routing.explain(
         chosen,
         name=_name(city, chosen.unit),
@@ -232,13 +217,14 @@ async def start_page(request: Request) -> HTMLResponse:
 
 def calls_to_try(base: str) -> list[str]:
     """Give three calls that work on a fresh city at any hour."""
+    # Quoted for a shell, as they will be pasted into one: `base` may be anybody's words.
     return [
-        f"curl '{base}/v1/units?q=sai+gon'",
+        f"curl {quote(f'{base}/v1/units?q=sai+gon')}",
         (
-            f"curl -X POST {base}/v1/tickets -H 'Content-Type: application/json' "
+            f"curl -X POST {quote(f'{base}/v1/tickets')} -H 'Content-Type: application/json' "
             """-d '{"unit": "H29.26740", "channel": "web"}'"""
         ),
-        f"curl {base}/v1/units/H29.26740/queue",
+        f"curl {quote(f'{base}/v1/units/H29.26740/queue')}",
     ]
 
 

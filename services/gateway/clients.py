@@ -1,5 +1,6 @@
 """Forwarding, behind one small interface: in process for the embedded city, else over HTTP."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -20,11 +21,19 @@ Headers = list[tuple[bytes, bytes]]
 
 HOP_BY_HOP = frozenset(
     {
-        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te",
-        b"trailer", b"transfer-encoding", b"upgrade",
+        b"connection", b"expect", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
+        b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
     }
 )  # fmt: skip
-"""Meant for the next hop only (RFC 9110 §7.6.1)."""
+"""Meant for the next hop only (RFC 9110 §7.6.1), or settled by the server before us."""
+
+OURS = frozenset(
+    {
+        b"forwarded", b"traceparent", b"x-forwarded-for", b"x-forwarded-host",
+        b"x-forwarded-port", b"x-forwarded-proto", b"x-real-ip",
+    }
+)  # fmt: skip
+"""What only the door may tell a service; a caller's own words are dropped."""
 
 
 class UpstreamAway(Unavailable):
@@ -55,10 +64,23 @@ class Forwarder(Protocol):
         ...
 
 
-def traced(scope: Scope) -> Headers:
-    """Give the request's headers with our span as the parent of what comes next."""
-    kept = [(name, value) for name, value in scope["headers"] if name != b"traceparent"]
-    return [*kept, (b"traceparent", current_traceparent().encode())]
+def end_to_end(headers: Headers) -> Headers:
+    """Leave out the headers that end at this hop, those that `Connection` names among them."""
+    dropped = HOP_BY_HOP
+    for name, value in headers:
+        if name == b"connection":
+            dropped |= {token.strip() for token in value.lower().split(b",")}
+    return [(name, value) for name, value in headers if name not in dropped]
+
+
+def onward(scope: Scope) -> Headers:
+    """Give the request's headers for a service: with our span as the parent of what comes next."""
+    headers = [(name, value) for name, value in end_to_end(scope["headers"]) if name not in OURS]
+    headers.append((b"traceparent", current_traceparent().encode()))
+    headers.append((b"x-forwarded-proto", scope["scheme"].encode()))
+    if client := scope.get("client"):
+        headers.append((b"x-forwarded-for", client[0].encode()))
+    return headers
 
 
 class InProcess:
@@ -75,7 +97,7 @@ class InProcess:
         """Call the app with a scope of its own, so that nothing of the gateway's leaks in."""
         own = {name: value for name, value in scope.items() if name in _ASGI}
         own["state"] = dict(self._states[service])
-        own["headers"] = traced(scope)
+        own["headers"] = onward(scope)
         await self._apps[service](own, receive, send)
 
     async def openapi(self, service: str) -> dict[str, Any]:
@@ -108,18 +130,21 @@ class OverHttp:
         path = scope.get("raw_path") or scope["path"].encode()
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
         url = URL(self._bases[service] + (path + query).decode("latin-1"), encoded=True)
+        client = _Client(receive, sends=_has_body(scope))
         started = False
         try:
             async with self._session.request(
                 scope["method"],
                 url,
-                headers=_onward(scope),
-                data=_body(receive) if _has_body(scope) else None,
+                headers=_as_text(onward(scope)),
+                data=client.body() if client.sends else None,
                 allow_redirects=False,
             ) as answer:
                 started = True
-                await _give_back(answer, send)
+                await _give_back(answer, client, send)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if client.left:
+                return  # nobody is there to be told anything
             if started:
                 raise  # half an answer is out: only a broken connection tells the client so
             log.warning("upstream.away", upstream=service, error=type(error).__name__)
@@ -128,11 +153,12 @@ class OverHttp:
     async def openapi(self, service: str) -> dict[str, Any]:
         """Fetch the service's description."""
         try:
-            async with self._session.get(self._bases[service] + "/openapi.json") as answer:
+            url = self._bases[service] + "/openapi.json"
+            async with self._session.get(url, timeout=_DESCRIBED_WITHIN) as answer:
                 answer.raise_for_status()
                 description: dict[str, Any] = await answer.json()
                 return description
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             raise UpstreamAway(f"the {service} service does not answer") from None
 
     async def alive(self, service: str) -> str | None:
@@ -144,56 +170,92 @@ class OverHttp:
             return f"away: {type(error).__name__}"
 
 
-def _onward(scope: Scope) -> list[tuple[str, str]]:
-    client = scope.get("client")
-    headers = [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in traced(scope)
-        if name not in HOP_BY_HOP and name not in (b"host", b"x-forwarded-for")
-    ]
-    if client:
-        headers.append(("x-forwarded-for", client[0]))
-    return headers
+_DESCRIBED_WITHIN = aiohttp.ClientTimeout(total=5)
+
+
+class _Client:
+    """The caller's side of a request: its body, and whether somebody still waits for an answer."""
+
+    def __init__(self, receive: Receive, *, sends: bool) -> None:
+        self._receive = receive
+        self._heard = asyncio.Event()
+        """Set when the body is in: only then may somebody else listen for the end."""
+        if not sends:
+            self._heard.set()
+        self.sends = sends
+        self.left = False
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """Give the body as it comes in."""
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.left = True
+                raise ConnectionResetError("the client went away")
+            if message.get("body"):
+                yield message["body"]
+            more = message.get("more_body", False)
+        self._heard.set()
+
+    async def leaves(self) -> None:
+        """Wait until nobody is there any more."""
+        await self._heard.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.left = True
+
+
+def _as_text(headers: Headers) -> list[tuple[str, str]]:
+    # aiohttp writes UTF-8: read as such, every header that is text goes on byte for byte.
+    return [(name.decode("latin-1"), value.decode("utf-8", "replace")) for name, value in headers]
 
 
 def _has_body(scope: Scope) -> bool:
     return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
 
 
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ConnectionResetError("the client went away")
-        if message.get("body"):
-            yield message["body"]
-        if not message.get("more_body"):
-            return
-
-
-async def _give_back(answer: aiohttp.ClientResponse, send: Send) -> None:
-    headers: Headers = [
-        (name.lower(), value)
-        for name, value in answer.raw_headers
-        if name.lower() not in HOP_BY_HOP | {b"date", b"server"}
-    ]
+async def _give_back(answer: aiohttp.ClientResponse, client: _Client, send: Send) -> None:
     start: Message = {
         "type": "http.response.start",
         "status": answer.status,
-        "headers": headers,
+        "headers": [
+            (name, value)
+            for name, value in end_to_end([(n.lower(), v) for n, v in answer.raw_headers])
+            if name not in (b"date", b"server")
+        ],
     }
     await send(start)
+    if answer.content_length is not None:
+        await _pour(answer, send)
+        return
+    # A stream may be silent for long and has no end of its own: whoever left must end it.
+    leaving = asyncio.create_task(client.leaves())
+    leaving.add_done_callback(lambda task: None if task.cancelled() else answer.close())
+    try:
+        await _pour(answer, send)
+    finally:
+        leaving.cancel()
+
+
+async def _pour(answer: aiohttp.ClientResponse, send: Send) -> None:
     async for chunk in answer.content.iter_any():
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
 @asynccontextmanager
-async def over_http(settings: Settings) -> AsyncIterator[OverHttp]:
-    """Open the proxy's client: kept connections, bounded waits, nothing decoded on the way."""
+async def over_http(settings: Settings, patience: float = 60) -> AsyncIterator[OverHttp]:
+    """Open the proxy's client: kept connections, bounded waits, nothing decoded on the way.
+
+    `patience` is how many seconds a service may be silent, also in mid-stream: heartbeats come
+    more often. The number of connections is not bounded here, or a hundred open boards would keep
+    everybody else from the queue; an idle one is closed before the service would close it, which
+    could cross with a request that nobody may repeat.
+    """
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=200, limit_per_host=100, keepalive_timeout=30),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=2, sock_read=60),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=2, sock_read=patience),
         auto_decompress=False,
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -1,11 +1,16 @@
 """What the gateway knows without asking: the registry's directory and each unit's load."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
 
 from libs.common.bus.base import Received
+from libs.common.worktime import is_open
 from libs.contracts.directory import Directory
 from libs.contracts.queue import QueueLoad
+from services.gateway.routing import Position
 
 STALE_SECONDS = 30
 """A load older than this says nothing about now; a quiet unit is told every 10 seconds."""
@@ -42,3 +47,50 @@ class City:
         if age is None or age > STALE_SECONDS:
             return None
         return self._loads[unit].forecast_wait_seconds
+
+    def centre(self, unit: str, procedure_code: str, now: datetime) -> "CentreNow":
+        """Look at one centre as the routing rule does."""
+        return CentreNow(self, unit, procedure_code, now)
+
+    def centres(self, procedure_code: str, now: datetime) -> Iterator["CentreNow"]:
+        """Look at every centre as the routing rule does."""
+        return (CentreNow(self, unit, procedure_code, now) for unit in self.registry.centres)
+
+
+@dataclass(frozen=True)
+class CentreNow:
+    """A centre seen with one procedure in mind at one instant; what nobody asks is not computed."""
+
+    city: City
+    unit: str
+    procedure_code: str
+    now: datetime
+
+    @property
+    def position(self) -> Position | None:
+        """Latitude and longitude, if both are known."""
+        state = self.city.registry.centres[self.unit]
+        if state.latitude is None or state.longitude is None:
+            return None
+        return state.latitude, state.longitude
+
+    @property
+    def forecast_seconds(self) -> int | None:
+        """A newcomer's expected wait; None where it is unknown or too old."""
+        return self.city.forecast(self.unit)
+
+    @cached_property
+    def offers(self) -> bool:
+        """Whether an active unit's centre receives dossiers of the procedure."""
+        return self._active and self.city.registry.offers(self.unit, self.procedure_code, self.now)
+
+    @cached_property
+    def open(self) -> bool:
+        """Whether an active unit's centre takes people now."""
+        registry = self.city.registry
+        return self._active and is_open(self.now, registry.hours(self.unit), registry.calendar)
+
+    @property
+    def _active(self) -> bool:
+        known = self.city.registry.units.get(self.unit)
+        return known is not None and known.active

@@ -62,20 +62,26 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in."""
-        found = service_of(scope["path"]) if scope["type"] == "http" else None
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        _check_path(scope)
+        found = service_of(scope["path"])
         if found is None:
             await self._app(scope, receive, send)
             return
         service, scope["route_template"] = found
         state = scope["state"]
-        _check_path(scope)
         _check_credentials(scope, state["verifier"])
         await state["forwarder"].forward(service, scope, receive, send)
 
 
 def _check_path(scope: Scope) -> None:
-    if _TRICKS.search(scope.get("raw_path") or scope["path"].encode()):
+    path: str = scope["path"]
+    if _TRICKS.search(scope.get("raw_path") or path.encode()):
         raise TwoMeanings("write the path without dot segments, double or encoded slashes")
+    if "\ufffd" in path:  # what the server puts where percent-encoded bytes are no UTF-8
+        raise TwoMeanings("encode the path as UTF-8")
 
 
 def _check_credentials(scope: Scope, verifier: Any) -> None:

@@ -6,10 +6,11 @@ closed or its wait passes the promise, others are offered by wait plus way; a ti
 the same to who asks for one there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from math import asin, cos, radians, sin, sqrt
-from typing import Final
+from typing import Final, Protocol
 
 EARTH_KM: Final = 6371.0
 DETOUR: Final = 1.3
@@ -22,16 +23,33 @@ Position = tuple[float, float]
 """Latitude and longitude in degrees."""
 
 
-@dataclass(frozen=True, slots=True)
-class Centre:
-    """A centre as the rule sees it."""
+class Centre(Protocol):
+    """A centre as the rule sees it; `offers` and `open` are dear to tell and asked last."""
 
-    unit: str
-    position: Position | None
-    open: bool
-    offers: bool
-    forecast_seconds: int | None
-    """Expected wait; None while it is unknown or no counter is open."""
+    @property
+    def unit(self) -> str:
+        """Its unit's code."""
+        ...
+
+    @property
+    def position(self) -> Position | None:
+        """Where it stands, if that is known."""
+        ...
+
+    @property
+    def forecast_seconds(self) -> int | None:
+        """Expected wait; None while it is unknown or no counter is open."""
+        ...
+
+    @property
+    def offers(self) -> bool:
+        """Whether it receives dossiers of the procedure in question."""
+        ...
+
+    @property
+    def open(self) -> bool:
+        """Whether its door is open now."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +66,7 @@ def distance_km(a: Position, b: Position) -> float:
     """Give the great-circle distance of two positions (haversine), in kilometres."""
     (lat_a, lon_a), (lat_b, lon_b) = (tuple(map(radians, point)) for point in (a, b))
     half = sin((lat_b - lat_a) / 2) ** 2 + cos(lat_a) * cos(lat_b) * sin((lon_b - lon_a) / 2) ** 2
-    return 2 * EARTH_KM * asin(sqrt(half))
+    return 2 * EARTH_KM * asin(sqrt(min(1.0, half)))  # rounding takes antipodes past 1
 
 
 def travel_seconds(km: float) -> int:
@@ -56,14 +74,16 @@ def travel_seconds(km: float) -> int:
     return round(km * DETOUR / KM_PER_HOUR * 3600)
 
 
-def nearest(centres: Sequence[Centre], position: Position) -> Centre | None:
+def nearest(centres: Iterable[Centre], position: Position) -> Centre | None:
     """Choose where somebody at a position goes: the nearest that receives, an open one first."""
-
-    def order(centre: Centre) -> tuple[bool, float, str]:
-        assert centre.position is not None
-        return (not centre.open, distance_km(position, centre.position), centre.unit)
-
-    return min((c for c in centres if c.offers and c.position), key=order, default=None)
+    placed = [(distance_km(position, c.position), c.unit, c) for c in centres if c.position]
+    closed = None
+    for _, _, centre in sorted(placed, key=lambda place: place[:2]):
+        if centre.offers:
+            if centre.open:
+                return centre
+            closed = closed or centre
+    return closed
 
 
 def overloaded(centre: Centre, promise_seconds: int) -> bool:
@@ -73,36 +93,36 @@ def overloaded(centre: Centre, promise_seconds: int) -> bool:
 
 def alternatives(
     centre: Centre,
-    others: Sequence[Centre],
+    others: Iterable[Centre],
     promise_seconds: int,
     start: Position | None = None,
 ) -> list[Alternative]:
     """Offer the best other centres: open, offering, under the promise, by wait plus way.
 
-    `start` is where the person is; without it, the centre asked for.
+    `start` is where the person is; without it, the centre asked for. Where the way to a centre is
+    unknown it comes after those whose way is known.
     """
     start = start or centre.position
     found = [
-        _alternative(other, start)
+        (_alternative(other, start, wait), other)
         for other in others
-        if other.unit != centre.unit and _receives_in_time(other, promise_seconds)
+        if other.unit != centre.unit
+        and (wait := other.forecast_seconds) is not None
+        and wait <= promise_seconds
     ]
-    found.sort(key=lambda a: (a.forecast_seconds + a.travel_seconds, a.unit))
-    return found[:ALTERNATIVES]
+    found.sort(key=lambda pair: _time_until_served(pair[0]))
+    receiving = (offer for offer, other in found if other.offers and other.open)
+    return list(islice(receiving, ALTERNATIVES))
 
 
-def _receives_in_time(centre: Centre, promise_seconds: int) -> bool:
-    known = centre.forecast_seconds
-    return centre.open and centre.offers and known is not None and known <= promise_seconds
-
-
-def _alternative(centre: Centre, start: Position | None) -> Alternative:
+def _alternative(centre: Centre, start: Position | None, wait: int) -> Alternative:
     km = distance_km(start, centre.position) if start and centre.position else None
-    assert centre.forecast_seconds is not None
     travel = travel_seconds(km) if km is not None else 0
-    return Alternative(
-        centre.unit, None if km is None else round(km, 2), centre.forecast_seconds, travel
-    )
+    return Alternative(centre.unit, None if km is None else round(km, 2), wait, travel)
+
+
+def _time_until_served(offer: Alternative) -> tuple[bool, int, str]:
+    return offer.distance_km is None, offer.forecast_seconds + offer.travel_seconds, offer.unit
 
 
 def explain(
@@ -137,5 +157,5 @@ def _minutes(seconds: int) -> int:
 
 def _others(offered: int) -> str:
     if not offered:
-        return "no other centre is known to be faster"
-    return f"{offered} other centre(s) would be faster"
+        return "no other centre is known to be open and under the promise"
+    return f"{offered} other centre(s) are open and under the promise"

@@ -431,3 +431,13 @@ async def test_a_connection_that_the_server_ended_is_replaced_without_an_error(
         )
     for _ in range(4):
         assert (await client.get("/v1/things?q=a")).status_code == 200
+
+
+async def test_a_body_of_ten_thousand_wrong_fields_gets_a_short_answer(
+    client: httpx.AsyncClient,
+) -> None:
+    body = {f"unknown{number}": number for number in range(10_000)}
+    answer = await client.post("/v1/things", json=body)
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 100
+    assert len(answer.content) < 20_000

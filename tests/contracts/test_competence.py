@@ -5,8 +5,8 @@ import pytest
 from libs.common.problems import Malformed
 from libs.common.worktime import Limit
 from libs.contracts.competence import NATIONAL_SYSTEM, competent_unit
-from libs.contracts.directory import UnitNotActive, UnitSplit, UnknownUnit
-from libs.contracts.registry import Level, ProcedureVersion
+from libs.contracts.directory import Directory, UnitNotActive, UnitSplit, UnknownUnit
+from libs.contracts.registry import Level, ProcedureVersion, UnitChanged, UnitStatus
 from tests.contracts.test_directory import CITY, NEW
 
 HERE = "H29.1"
@@ -77,3 +77,13 @@ def test_a_territorial_procedure_without_its_subject_names_the_field() -> None:
 def test_a_subject_that_names_no_one_unit_is_refused(subject: str, kind: type[Exception]) -> None:
     with pytest.raises(kind):
         competent_unit(LAND, receiving=HERE, subject=subject, directory=CITY)
+
+
+def test_the_city_is_no_place_where_a_subject_lies() -> None:
+    whole = Directory()
+    whole.put_unit(
+        UnitChanged(code="H29", version=1, name="City", type="city", status=UnitStatus.active)
+    )
+    with pytest.raises(Malformed) as refused:
+        competent_unit(LAND, receiving=HERE, subject="H29", directory=whole)
+    assert [error["field"] for error in refused.value.errors or ()] == ["subject_unit"]

@@ -22,6 +22,6 @@ async def intake(city_url: str, clock: FrozenClock) -> AsyncIterator[httpx.Async
     """Give the service once it knows the city."""
     async with running(app, settings_for(city_url), clock) as client:
         async with asyncio.timeout(10):
-            while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110
+            while (await client.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.01)
         yield client

@@ -91,7 +91,7 @@ async def test_an_unknown_dossier_is_404_and_eight_digit_days_are_understood(
     for code, status in (
         (f"{HERE}-20261109-0001", 200),
         (f"{HERE}-261109-0002", 404),
-        (f"{HERE}-269999-0002", 404),
+        (f"{HERE}-269999-0002", 422),
         ("H29", 422),
     ):
         answer = await intake.get(f"/v1/dossiers/{code}", headers=OFFICER)

@@ -1,0 +1,269 @@
+"""What people open first: the start page, one description of the whole API, the docs."""
+
+import asyncio
+import json
+import re
+import shlex
+from collections.abc import AsyncIterator
+from html import unescape
+from html.parser import HTMLParser
+from typing import Any
+
+import httpx
+import pytest
+
+from libs.common.settings import SERVICES
+from services.embedded import APPS, city
+from services.gateway import openapi
+from services.gateway.clients import InProcess, UpstreamAway
+from services.gateway.door import service_of
+from services.gateway.main import app
+from tests.support import settings_for
+
+OPERATIONS = {"/livez", "/readyz", "/metrics", "/version"}
+
+
+@pytest.fixture(scope="module")
+async def client(gateway_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """Give a client of the whole city in this process."""
+    async with (
+        city(settings_for(gateway_url)) as whole,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(whole), base_url="http://127.0.0.1:8000"
+        ) as client,
+    ):
+        async with asyncio.timeout(20):
+            while (await client.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.01)
+        yield client
+
+
+# The start page -------------------------------------------------------------------------------
+
+
+def calls_on(page: str) -> list[list[str]]:
+    """Take the calls that a page shows apart, as a shell would."""
+    (block,) = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)
+    return [shlex.split(line) for line in unescape(block).splitlines()]
+
+
+async def play(client: httpx.AsyncClient, words: list[str]) -> httpx.Response:
+    """Do what curl would do."""
+    assert words.pop(0) == "curl"
+    method, headers, content, url = "GET", {}, None, ""
+    while words:
+        word = words.pop(0)
+        if word == "-X":
+            method = words.pop(0)
+        elif word == "-H":
+            name, _, value = words.pop(0).partition(": ")
+            headers[name] = value
+        elif word == "-d":
+            content = words.pop(0)
+        else:
+            url = word
+    return await client.request(method, url, headers=headers, content=content)
+
+
+async def test_the_three_calls_on_the_start_page_work(client: httpx.AsyncClient) -> None:
+    page = await client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    found, ticket, queue = [await play(client, call) for call in calls_on(page.text)]
+    assert found.json()["items"][0]["name"] == "Phường Sài Gòn"
+    assert ticket.status_code == 201
+    assert re.fullmatch(r"A\d{3,}", ticket.json()["number"])
+    assert queue.json()["unit"] == "H29.26740"
+
+
+HOSTS = [
+    '"><script>alert(1)</script>',
+    "'><img src=x onerror=alert(1)>",
+    "x'; rm -rf ~; '",
+    "$(id)",
+    "`id`",
+    "&amp;<b>",
+    "[::1",
+    "$base",
+    "é",
+    "a b",
+]
+
+
+class _Tags(HTMLParser):
+    """Counts the tags of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, Any]] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.found.append((tag, attrs))
+
+
+def tags_of(page: str) -> list[tuple[str, Any]]:
+    """List the tags of a page with their attributes."""
+    parser = _Tags()
+    parser.feed(page)
+    return parser.found
+
+
+@pytest.mark.parametrize("host", HOSTS)
+async def test_whatever_the_host_header_says_stays_text(
+    client: httpx.AsyncClient, host: str
+) -> None:
+    honest = await client.get("/")
+    page = await client.get("/", headers={b"Host": host.encode()})
+    assert page.status_code == 200
+    assert tags_of(page.text) == tags_of(honest.text)
+    for call in calls_on(page.text):
+        (url,) = [word for word in call if word.startswith("http")]
+        assert "/v1/" in url
+
+
+# One description ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+async def description(client: httpx.AsyncClient) -> Any:
+    """Give the description of the whole API."""
+    answered = await client.get("/openapi.json")
+    assert answered.status_code == 200
+    return answered.json()
+
+
+def references(part: Any) -> set[str]:
+    """List what a part of a description refers to."""
+    return set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(part)))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_every_call_of_a_service_is_described_and_led_to_it(
+    description: Any, service: str
+) -> None:
+    own = APPS[service].openapi()["paths"]
+    for path in own.keys() - OPERATIONS:
+        assert description["paths"][path].keys() == own[path].keys()
+        found = service_of(path)
+        assert found is not None, f"nobody is led to {path}"
+        assert found[0] == service, path
+
+
+async def test_nothing_is_described_twice_or_by_nobody(description: Any) -> None:
+    described: list[str] = []
+    for part in (*APPS.values(), app):
+        described += part.openapi()["paths"].keys() - OPERATIONS
+    assert sorted(described) == sorted(description["paths"].keys() - OPERATIONS)
+    assert len(set(described)) == len(described)
+
+
+async def test_every_reference_leads_somewhere(description: Any) -> None:
+    for reference in references(description):
+        part = description
+        for name in reference.removeprefix("#/").split("/"):
+            part = part[name]
+
+
+async def test_operation_ids_are_given_once(description: Any) -> None:
+    ids = [
+        call["operationId"]
+        for path, item in description["paths"].items()
+        if path not in OPERATIONS
+        for call in item.values()
+    ]
+    assert len(set(ids)) == len(ids)
+
+
+class _Told:
+    """A way to services whose descriptions the test has written."""
+
+    def __init__(self, **described: Any) -> None:
+        self._described = described
+
+    async def openapi(self, service: str) -> Any:
+        """Give what was written, or be away."""
+        if self._described[service] is None:
+            raise UpstreamAway(f"the {service} service does not answer")
+        return self._described[service]
+
+
+def a_description(path: str, **schemas: Any) -> dict[str, Any]:
+    """Describe one call that answers with the schema `Answer`."""
+    answer = {"content": {"application/json": {"schema": ref("Answer")}}}
+    return {
+        "paths": {path: {"get": {"responses": {"200": answer}}}, "/readyz": {"get": {"own": path}}},
+        "components": {"schemas": schemas},
+    }
+
+
+def ref(name: str) -> dict[str, str]:
+    """Refer to a schema."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def resolved(description: Any, part: Any) -> Any:
+    """Put in place of every reference what it refers to."""
+    if isinstance(part, dict):
+        if "$ref" in part:
+            name = part["$ref"].rpartition("/")[2]
+            return resolved(description, description["components"]["schemas"][name])
+        return {key: resolved(description, value) for key, value in part.items()}
+    return part
+
+
+async def joined(**described: Any) -> Any:
+    """Join descriptions under the gateway's own."""
+    return await openapi.union(app, _Told(**described), list(described))  # type: ignore[arg-type]
+
+
+async def test_services_that_give_one_name_to_two_shapes_keep_both() -> None:
+    one = a_description("/a", Answer={"type": "string"}, Same={"type": "null"})
+    two = a_description("/b", Answer={"type": "integer"}, Same={"type": "null"})
+    union = await joined(one=one, two=two)
+    assert resolved(union, union["paths"]["/a"]) == resolved(one, one["paths"]["/a"])
+    assert resolved(union, union["paths"]["/b"]) == resolved(two, two["paths"]["/b"])
+    assert sum("Same" in name for name in union["components"]["schemas"]) == 1
+
+
+async def test_a_shape_that_differs_only_in_what_it_refers_to_is_kept_too() -> None:
+    outer = {"properties": {"inner": ref("Inner")}}
+    answer = {"properties": {"outer": ref("Outer"), "again": ref("Inner")}}
+    described = {
+        name: a_description(f"/{name}", Answer=answer, Outer=outer, Inner={"type": kind})
+        for name, kind in (("one", "string"), ("two", "integer"), ("three", "boolean"))
+    }
+    union = await joined(**described)
+    for name, own in described.items():
+        path = f"/{name}"
+        assert resolved(union, union["paths"][path]) == resolved(own, own["paths"][path])
+
+
+async def test_a_path_that_two_services_share_keeps_the_methods_of_both() -> None:
+    one: Any = {"paths": {"/a": {"get": {}}}}
+    two: Any = {"paths": {"/a": {"post": {}}}}
+    union = await joined(one=one, two=two)
+    assert union["paths"]["/a"] == {"get": {}, "post": {}}
+
+
+async def test_a_service_that_is_away_is_named() -> None:
+    union = await joined(one=a_description("/a", Answer={}), two=None, three=None)
+    assert "/a" in union["paths"]
+    assert union["info"]["description"] == "Not described now, because away: two, three."
+
+
+async def test_the_gateways_own_operations_are_the_ones_described() -> None:
+    union = await joined(one=a_description("/a", Answer={}))
+    assert union["paths"]["/readyz"] == app.openapi()["paths"]["/readyz"]
+
+
+async def test_describing_leaves_every_services_own_description_alone() -> None:
+    forwarder = InProcess(APPS, {})
+    before = {name: json.dumps(part.openapi()) for name, part in (APPS | {"gateway": app}).items()}
+    await openapi.union(app, forwarder, SERVICES)
+    after = {name: json.dumps(part.openapi()) for name, part in (APPS | {"gateway": app}).items()}
+    assert before == after
+
+
+async def test_the_docs_answer(client: httpx.AsyncClient) -> None:
+    docs = await client.get("/docs")
+    assert docs.status_code == 200
+    assert "/openapi.json" in docs.text
