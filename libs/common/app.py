@@ -1,15 +1,17 @@
 """The factory every service's `main.py` calls: one lifespan, one order of middleware, one state."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp
 
-from libs.common import health, idempotency, problems
+from libs.common import faults, health, idempotency, problems
 from libs.common.auth import Verifier, follow_issuer, trust_development_issuer
 from libs.common.bus.base import Bus
 from libs.common.bus.embedded import EmbeddedBus, open_embedded_bus
@@ -23,6 +25,15 @@ from libs.common.observability import OUTBOX_AGE, Observed, configure_logging
 from libs.common.outbox import Relay, prune, watch_outbox
 from libs.common.settings import Settings
 from libs.common.tasks import Tasks, running
+
+log = structlog.get_logger()
+
+UNSAFE_ALLOWED = "MOTCUA_ALLOW_UNSAFE_DATABASE"
+"""Set to 1, a development process takes a database that may forget what it has acknowledged."""
+
+
+class UnsafeDatabase(ValueError):
+    """The database may forget what it has acknowledged."""
 
 
 @dataclass(slots=True)
@@ -82,6 +93,8 @@ def create_app(service: Service) -> FastAPI:
         lifespan=_lifespan(service),
         separate_input_output_schemas=False,
         max_body_size=service.body_limit,
+        # A redirect would lead to whatever host the caller has named.
+        redirect_slashes=False,
         openapi_url=None if service.own_openapi else "/openapi.json",
     )
     problems.install(app)
@@ -125,6 +138,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
 async def _enter(
     stack: AsyncExitStack, service: Service, settings: Settings, clock: Clock
 ) -> dict[str, Any]:
+    faults.arm(os.environ.get(faults.SETTING), development=settings.development)
     verifier = Verifier(settings.oidc_audience)
     holder: list[Relay] = []
     database = None
@@ -138,6 +152,7 @@ async def _enter(
                 on_commit=lambda: holder[0].wake(),
             )
         )
+        await _assert_durable(settings, service.name, database)
     bus = await stack.enter_async_context(_open_bus(settings, service.name))
     tasks = await stack.enter_async_context(running())
     core = Core(service.name, settings, clock, bus, tasks, Health(), verifier, database)
@@ -182,6 +197,36 @@ def _trust(core: Core) -> None:
         )
     if settings.development:
         trust_development_issuer(core.verifier, settings)
+
+
+async def _assert_durable(settings: Settings, service: str, database: Database) -> None:
+    """Refuse a database that may lose a commit: an answer given means stored, whatever crashes.
+
+    Each service asks with a connection of its own, because a role may have settings of its own.
+
+    Raises:
+        UnsafeDatabase: a setting is not PostgreSQL's default; the message says how to mend it.
+    """
+    row = await database.hot.fetchrow(
+        "SELECT current_setting('fsync') AS fsync,"
+        " current_setting('full_page_writes') AS full_page_writes,"
+        " current_setting('synchronous_commit') AS synchronous_commit"
+    )
+    unsafe = [f"{name} is {value}" for name, value in row.items() if value not in _DURABLE]
+    if not unsafe:
+        return
+    where = f"{settings.database_host} (for {service} {', '.join(unsafe)})"
+    if settings.development and os.environ.get(UNSAFE_ALLOWED) == "1":
+        log.warning("database.unsafe", database=where)
+        return
+    log.error("database.unsafe", database=where)
+    way_out = "set them back to on, PostgreSQL's default"
+    if settings.development:
+        way_out += f", or allow a crash to lose data with {UNSAFE_ALLOWED}=1"
+    raise UnsafeDatabase(f"a crash would lose acknowledged writes of {where}: {way_out}")
+
+
+_DURABLE = ("on", "remote_apply")
 
 
 def _check_database(core: Core, database: Database) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import structlog
 from sqlalchemy import insert
 
+from libs.common import faults
 from libs.common.bus.base import Bus, BusError, Received, Subscription
 from libs.common.db import Database, transient
 from libs.common.dead_letters import dead_letter
@@ -61,8 +62,10 @@ class Consumer:
     async def _step(self, subscription: Subscription) -> None:
         received = await subscription.fetch(self.batch, self.wait_seconds)
         if received:
+            faults.reach("consumer.fetched")
             await self.handle(received)
             await subscription.commit()
+            faults.reach("consumer.committed")
 
     async def handle(self, received: Sequence[Received]) -> None:
         """Apply messages in order, each exactly once; bury the ones that cannot be applied.
@@ -103,11 +106,14 @@ class Consumer:
             return
         async with self._database.sessions.begin() as session:
             fresh = await claim(session, {envelope.id for _, envelope, _, _ in wanted})
+            faults.reach("inbox.claimed")
             for message, envelope, kind, handler in wanted:
                 if envelope.id in fresh:
                     fresh.discard(envelope.id)  # the same event may stand twice in one batch
                     continue_trace(envelope.traceparent)
                     await handler(kind.model_validate_json(message.value or b""), session)
+            faults.reach("inbox.handled")
+        faults.reach("inbox.committed")
 
 
 async def watch_lag(service: str, topics: Sequence[str], bus: Bus) -> None:

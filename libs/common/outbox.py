@@ -29,6 +29,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session as SyncSession
 
+from libs.common import faults
 from libs.common.bus.base import Bus, Fenced, Record, UnknownTopic
 from libs.common.db import NAMING, Database, transient
 from libs.common.events import Envelope, Pending
@@ -86,6 +87,7 @@ def source_of(producer: str) -> str:
 
 def write(session: SyncSession, published: Sequence[Pending]) -> None:
     """Insert the outbox rows of a transaction, in the order of publishing."""
+    faults.reach("outbox.flushed")
     session.execute(
         insert(OUTBOX),
         [
@@ -101,6 +103,7 @@ def write(session: SyncSession, published: Sequence[Pending]) -> None:
             for item in published
         ],
     )
+    faults.reach("outbox.written")
 
 
 async def claim(session: AsyncSession, event_ids: Collection[UUID]) -> set[UUID]:
@@ -138,6 +141,7 @@ class Relay:
 
     def wake(self) -> None:
         """Say that a transaction wrote events: the relay looks now instead of at the next poll."""
+        faults.reach("outbox.committed")
         self._wake.set()
 
     async def run(self) -> None:
@@ -158,7 +162,9 @@ class Relay:
             while not await self._locked(connection):
                 self.problem = None
                 await asyncio.sleep(self.retry_seconds)
+            faults.reach("relay.locked")
             async with self._bus.producer(f"relay-{self._service}") as producer:
+                faults.reach("relay.opened")
                 while True:
                     self._wake.clear()
                     if not await self._carry(connection, producer):
@@ -187,15 +193,18 @@ class Relay:
         if not rows:
             self.problem = f"topics missing: {', '.join(self._held)}" if self._held else None
             return False
+        faults.reach("relay.read")
         try:
             await producer.send([_record(self._service, row) for row in rows])
         except UnknownTopic as missing:
             # The events of a topic that is not there wait; the others must not wait for it.
             self._held[missing.topic] = now + 1
             return True
+        faults.reach("relay.sent")
         await connection.execute(
             "DELETE FROM outbox WHERE id = ANY($1::bigint[])", [row["id"] for row in rows]
         )
+        faults.reach("relay.deleted")
         self.problem = None
         return len(rows) == self.batch
 

@@ -16,14 +16,20 @@ from typing import Any
 import asyncpg
 import structlog
 
+from libs.common import faults
 from libs.common.bus.base import Fenced, Received, Record, Topic, UnknownTopic
 
 log = structlog.get_logger()
 
 Connect = Callable[[], Any]
-AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+# The driver's internal error: a connection that heard of the server's end while it was idle, and
+# is used before it is closed. Nothing has been sent then.
+AWAY = (
+    OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)  # fmt: skip
 BROKEN = (
-    OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError,
+    OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
 )  # fmt: skip
 
@@ -203,6 +209,8 @@ class EmbeddedProducer:
             # Topics are locked in the order of their names, or two senders could block each other.
             for topic, batch in sorted(by_topic.items()):
                 ends[topic] = await self._append(connection, topic, batch)
+            faults.reach("bus.appended")
+        faults.reach("bus.committed")
         await self._bus.moved(ends)
 
     async def _append(self, connection: Any, topic: str, batch: Sequence[Record]) -> int:
@@ -314,6 +322,7 @@ class EmbeddedSubscription:
             self._group,
             topic,
         )
+        faults.reach("bus.taken")
         self._unowned.discard(topic)
         self._generations[topic] = place["generation"]
         self._positions[topic] = place["next_offset"]

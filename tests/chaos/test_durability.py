@@ -1,0 +1,53 @@
+"""A database that may forget what it has acknowledged is refused at the start."""
+
+import pytest
+
+from libs.common.app import UNSAFE_ALLOWED, UnsafeDatabase
+from libs.common.db import service_url
+from services.queue.main import app
+from tests.common.helpers import admin
+from tests.support import running, settings_for
+
+
+@pytest.fixture
+async def unsafe_url(database_url: str) -> str:
+    """Give a database in which one service's commits need not reach the disk."""
+    async with admin(database_url) as connection:
+        name = await connection.fetchval("SELECT current_database()")
+        await connection.execute(
+            f"ALTER ROLE queue IN DATABASE {name} SET synchronous_commit TO off"
+        )
+    return database_url
+
+
+async def test_a_database_with_postgresqls_defaults_is_taken(database_url: str) -> None:
+    async with running(app, settings_for(database_url)):
+        pass
+
+
+async def test_a_service_refuses_a_database_that_may_lose_its_commits(unsafe_url: str) -> None:
+    with pytest.raises(UnsafeDatabase, match=r"synchronous_commit is off.*=1$") as refusal:
+        async with running(app, settings_for(unsafe_url)):
+            pass
+    assert UNSAFE_ALLOWED in str(refusal.value)
+
+
+async def test_a_developer_may_allow_it(unsafe_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(UNSAFE_ALLOWED, "1")
+    async with running(app, settings_for(unsafe_url)):
+        pass
+
+
+async def test_production_refuses_it_whatever_is_allowed(
+    unsafe_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(UNSAFE_ALLOWED, "1")
+    production = settings_for(
+        service_url(settings_for(unsafe_url), "queue"),
+        profile="production",
+        oidc_issuer="https://issuer.example",
+        oidc_jwks_url="https://issuer.example/jwks",
+    )
+    with pytest.raises(UnsafeDatabase, match=r"synchronous_commit is off.*default$"):
+        async with running(app, production):
+            pass
