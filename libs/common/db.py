@@ -181,6 +181,8 @@ _TRANSIENT = (
     PoolTimeout,
     DisconnectionError,
     asyncpg.InterfaceError,
+    # A connection that heard of the server's end while it was idle, used before it is closed.
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from libs.common.app import Core
 from libs.common.consumer import Broadcast
+from libs.common.problems import Unavailable
 from libs.contracts.directory import TOPICS, Directory
 
 
@@ -29,10 +30,13 @@ async def following_registry(core: Core) -> AsyncIterator[dict[str, Any]]:
     core.health.needed["directory"] = loaded
     core.health.wanted["directory-feed"] = following
     core.tasks.start("directory", reader.run())
-    yield {"directory": directory}
+    yield {"directory": directory, "directory_loaded": reader.loaded}
 
 
 async def _directory(request: Request) -> Directory:
+    # Half a directory would answer 404 for units that exist.
+    if not request.state.directory_loaded.is_set():
+        raise Unavailable("this service is still reading the registry; try again in a moment")
     directory: Directory = request.state.directory
     return directory
 

@@ -22,6 +22,7 @@ from libs.common.worktime import next_opening
 from libs.contracts.codes import ProcedureCode, UnitQuery
 from libs.contracts.competence import competent_unit
 from libs.contracts.directory import UnitSplit
+from libs.contracts.following import Registry
 from libs.contracts.registry import ProcedureVersion
 from services.gateway import openapi, routing
 from services.gateway.directory import STALE_SECONDS, City
@@ -96,7 +97,7 @@ class RouteOut(Out):
     candidates: list[Candidate] | None = None
 
 
-async def _city(request: Request) -> City:
+async def _city(request: Request, _: Registry) -> City:
     city: City = request.state.city
     return city
 

@@ -49,6 +49,12 @@ def compare(ledger: Ledger, week: Week, told: Mapping[str, Any]) -> list[Line]:
     return lines
 
 
+def alone(ledger: Ledger, week: Week, as_of: datetime, sla_seconds: int) -> list[Line]:
+    """Give the city's lines where there is no report to put beside them: each one differs."""
+    own = count.report(ledger, week, as_of=as_of, sla_seconds=sla_seconds)
+    return list(_lines("city", own["city"], {}))
+
+
 def differences(lines: list[Line]) -> list[Line]:
     """Leave the lines in which the sides differ."""
     return [line for line in lines if not line.same]

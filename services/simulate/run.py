@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import aiohttp
 import uvloop
 
 from services.simulate.client import Door, Unsettled, opened
-from services.simulate.compare import Line, compare, differences
+from services.simulate.compare import Line, alone, compare, differences
 from services.simulate.demand import draws
 from services.simulate.ledger import Ledger
 from services.simulate.play import Play
 from services.simulate.scene import Scene, set_up
-from services.simulate.settings import Cost, Outcome, Refused, Settings
-from services.simulate.week import Week
+from services.simulate.settings import Cost, Outcome, Settings
 
 _LOOK_AROUND_SECONDS = 5.0
+_PROMISE_SECONDS = 1200
+"""Used only where there is no report to say what the promise is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,24 +148,21 @@ async def _settle(
 ) -> list[Line]:
     """Ask for the report until it agrees with the ledger or has had its time."""
     began = time.monotonic()
+    path, who = f"/v1/reports/weekly/{scene.week.name}", scene.badges.of("city")
     while True:
-        lines = compare(ledger, scene.week, await _report(door, scene))
+        try:
+            answer = await door.get(path, who)
+        except Unsettled:
+            return alone(ledger, scene.week, scene.clock.now(), _PROMISE_SECONDS)
+        if not answer.ok:
+            told = f"GET {path} was answered {answer.status}: {answer.body[:300]!r}"
+            ledger.violations.append(told)
+            return alone(ledger, scene.week, scene.clock.now(), _PROMISE_SECONDS)
+        lines = compare(ledger, scene.week, answer.json)
         cost.settled_after = time.monotonic() - began
         if not differences(lines) or cost.settled_after > settings.settle:
             return lines
         await asyncio.sleep(0.25)
-
-
-async def _report(door: Door, scene: Scene) -> Any:
-    week: Week = scene.week
-    path = f"/v1/reports/weekly/{week.name}"
-    try:
-        answer = await door.get(path, scene.badges.of("city"))
-    except Unsettled as error:
-        raise Refused(f"the report cannot be read: {error}") from None
-    if not answer.ok:
-        raise Refused(f"the report cannot be read: {answer.status} {answer.body[:300]!r}")
-    return answer.json
 
 
 @contextmanager

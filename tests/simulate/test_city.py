@@ -115,6 +115,20 @@ def test_ctrl_c_ends_the_play_with_what_there_is(folder: Path) -> None:
         assert "wait P50 / P95 / max" in said
 
 
+def test_a_city_that_goes_away_leaves_the_books_and_status_1(folder: Path) -> None:
+    with embedded(folder, clock=CLOCK, hours="official") as city:
+        play = simulate(city, "--to", "16:00", "--patience", "3")
+        wall.sleep(10)
+        city.process.kill()
+        wall.sleep(2)
+        play.send_signal(signal.SIGINT)
+        status, said, complained = finished(play)
+    assert status == 1, said + complained
+    assert "report absent" in said
+    assert "requests nobody answered" in said
+    assert "Traceback" not in complained
+
+
 def test_a_city_on_the_systems_clock_is_refused_with_the_command_that_starts_another(
     folder: Path,
 ) -> None:
