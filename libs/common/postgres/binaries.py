@@ -129,7 +129,7 @@ def _copy_for(found: Binaries, account: Account) -> Binaries | None:
     target = accounts.STATE / f"postgresql-{found.version}-{size}"
     if _examine(target / "bin", account) is None:
         parts = [part for name in ("bin", "lib", "lib64", "share") for part in _part(found, name)]
-        # A prefix like /root/anaconda3 is not a PostgreSQL of its own, and nobody wants it twice.
+        # A prefix in a home folder is not a PostgreSQL of its own, and nobody wants it twice.
         if _size_of(parts) > _LARGEST_COPY:
             return None
         accounts.make_open(accounts.STATE)
