@@ -390,12 +390,13 @@ async def test_a_zombie_that_nobody_reaps_does_not_keep_the_next_start_away(plac
 
 
 def _reap_orphans() -> None:
-    """Bury the servers' processes that became ours, and no other child of the test run."""
+    """Bury the servers' dead that became ours; the server of the test run itself lives on."""
     for entry in Path("/proc").iterdir():
         try:
             name, _, rest = (entry / "stat").read_text().rpartition(")")
-            if name.endswith("(postgres") and int(rest.split()[1]) == os.getpid():
-                os.waitpid(int(entry.name), 0)
+            state, parent = rest.split()[:2]
+            if name.endswith("(postgres") and int(parent) == os.getpid() and state == "Z":
+                os.waitpid(int(entry.name), os.WNOHANG)
         except (OSError, ValueError):
             continue
 
