@@ -9,11 +9,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 from fastapi import Depends, Request
-from sqlalchemy import MetaData, event
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase
 
 from libs.common.events import EdgeSession
 from libs.common.settings import Settings
@@ -26,12 +25,6 @@ NAMING = {
     "pk": "%(table_name)s_pkey",
 }
 """PostgreSQL's own style of names, so that constraints can be told apart in code and in psql."""
-
-
-class Base(DeclarativeBase):
-    """What a service's models derive from, each with a `MetaData` of its own."""
-
-    metadata = MetaData(naming_convention=NAMING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,12 +44,6 @@ def _written(value: Any) -> Any:
     return value
 
 
-def _aware(value: datetime) -> datetime:
-    if value.tzinfo is None:
-        raise ValueError("give the offset, such as +07:00")
-    return value
-
-
 def _printable(value: str) -> str:
     if any(ord(character) < 32 for character in value.replace("\n", "").replace("\t", "")):
         raise ValueError("control characters are not taken")
@@ -58,14 +52,6 @@ def _printable(value: str) -> str:
 
 Day = Annotated[date, BeforeValidator(_written), Field(strict=False)]
 """A date, ISO (2026-11-20)."""
-
-Instant = Annotated[
-    datetime,
-    BeforeValidator(_written),
-    AfterValidator(_aware),
-    Field(strict=False),
-]
-"""An instant that comes in: RFC 3339 with an offset."""
 
 LocalTime = Annotated[datetime, PlainSerializer(lambda at: local(at).isoformat(), return_type=str)]
 """An instant that goes out, with the offset of Ho Chi Minh City."""

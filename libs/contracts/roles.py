@@ -23,9 +23,6 @@ class Role(StrEnum):
 Officer = Annotated[Principal, Depends(require(Role.officer, Role.manager))]
 """A counter officer of the unit, or its manager."""
 
-Manager = Annotated[Principal, Depends(require(Role.manager))]
-"""The head of a centre (or a deputy)."""
-
 ManagerOrCity = Annotated[Principal, Depends(require(Role.manager, Role.city))]
 
 CityOffice = Annotated[Principal, Depends(require(Role.city))]
@@ -33,6 +30,3 @@ CityOffice = Annotated[Principal, Depends(require(Role.city))]
 
 Staff = Annotated[Principal, Depends(require(Role.officer, Role.manager, Role.city))]
 """Whoever works for a unit or the city: figures and lists without personal data."""
-
-Operator = Annotated[Principal, Depends(require(Role.ops))]
-"""Runs the system; sees nothing personal."""
