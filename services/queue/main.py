@@ -7,7 +7,7 @@ app = create_app(
     Service(
         "queue",
         "Tickets, counters, calls and live boards.",
-        routers=[api.tickets, api.counters, api.boards],
+        routers=api.ROUTERS,
         handlers=handlers.router,
         resources=live.resources,
     )

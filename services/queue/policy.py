@@ -1,8 +1,10 @@
 """Who is called first: earliest due first, where priority is a head start and never starvation."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Final, Literal, get_args
+
+from libs.common.worktime import ZONE, business_day
 
 PriorityClass = Literal[
     "normal", "elderly", "disabled", "pregnant", "infant_carer", "merit", "seriously_ill",
@@ -35,3 +37,13 @@ def due_at(issued_at: datetime, priority_class: str, promise: timedelta) -> date
 def oldest_callable(now: datetime, day_start: datetime) -> datetime:
     """Give the arrival before which a waiting ticket belongs to a day that is over."""
     return min(day_start, now - YESTERDAYS)
+
+
+def day_start(now: datetime) -> datetime:
+    """Give the first instant of the business day."""
+    return datetime.combine(business_day(now), time.min, tzinfo=ZONE)
+
+
+def oldest_now(now: datetime) -> datetime:
+    """Give the arrival before which, seen from an instant, tickets belong to a day that is over."""
+    return oldest_callable(now, day_start(now))

@@ -154,8 +154,6 @@ SELECT body::text FROM answer
 """
 
 
-STORED = "SELECT fingerprint, status, answer FROM idempotency_keys WHERE digest = $1"
-
 SHOW = f"""
 SELECT {
     ANSWER.format(

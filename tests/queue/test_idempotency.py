@@ -12,7 +12,7 @@ import pytest
 
 from libs.common.auth import Principal
 from libs.common.idempotency import Key, Replay
-from services.queue import domain
+from services.queue.domain import calls, moves
 from tests.queue.hall import (
     MONDAY,
     call,
@@ -371,12 +371,12 @@ async def test_a_call_whose_twin_commits_between_two_looks_finds_its_answer(
     async with pool.acquire() as connection:
         twin = connection.transaction()
         await twin.start()
-        first = await domain.call_next(connection, unit, 1, officer=unit, now=MONDAY, key=key)
+        first = await calls.call_next(connection, unit, 1, officer=unit, now=MONDAY, key=key)
         assert first is not None
         interrupted = Interrupted(pool, after, twin.commit)
         with pytest.raises(Replay) as again:
             # The statement passes over the person whom the twin holds, and looks why.
-            await domain.call_next(interrupted, unit, 1, officer=unit, now=MONDAY, key=key)
+            await calls.call_next(interrupted, unit, 1, officer=unit, now=MONDAY, key=key)
     assert again.value.answer == first.body
 
 
@@ -393,7 +393,7 @@ async def test_a_step_whose_twin_commits_between_two_looks_finds_its_answer(
     answers = []
 
     async def finish(pool: Any, key: Key | None, name: str = "finish") -> str:
-        return await domain.move(
+        return await moves.move(
             pool, UUID(ticket["id"]), name, principal=who, counter=None, now=MONDAY, key=key
         )
 

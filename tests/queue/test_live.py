@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from libs.common.worktime import OFFICIAL_HOURS
 from libs.contracts.registry import CentreChanged
 from services.queue import handlers
-from services.queue.live import Loads
+from services.queue.load import Loads
 from services.queue.main import app
 from tests.queue.hall import (
     LOADS,

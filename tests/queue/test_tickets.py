@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.queue import policy
-from services.queue.api import TicketAhead, TicketOut
+from services.queue.api.edge import TicketOut
+from services.queue.api.tickets import TicketAhead
 from services.queue.main import app
 from tests.queue.hall import (
     MONDAY,

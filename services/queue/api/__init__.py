@@ -1,0 +1,5 @@
+"""Routes of the queue, one module per thing that clients speak of."""
+
+from services.queue.api import boards, counters, tickets
+
+ROUTERS = (tickets.router, counters.router, boards.router)

@@ -1,0 +1,44 @@
+"""Counters: opened, paused and closed, and made by their manager."""
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.queue.domain.refusals import StillHolding, UnknownCounter
+from services.queue.models import Counter, Ticket
+
+
+async def set_counter(
+    session: AsyncSession, unit: str, number: int, values: dict[str, Any], *, may_create: bool
+) -> Counter:
+    """Open, pause or close a counter; a manager's word also makes one.
+
+    Raises:
+        UnknownCounter: there is none and the caller may not make one. StillHolding: it is to be
+        closed while somebody stands at it.
+    """
+    if may_create:
+        new = insert(Counter).values(unit=unit, number=number, state="closed")
+        await session.execute(new.on_conflict_do_nothing())
+    counter = await session.get(Counter, (unit, number), with_for_update=True)
+    if counter is None:
+        raise UnknownCounter(f"{unit} has no counter {number}; its manager makes one")
+    if values["state"] == "closed":
+        await _check_nobody_at(session, unit, number)
+    for name, value in values.items():
+        setattr(counter, name, value)
+    return counter
+
+
+async def _check_nobody_at(session: AsyncSession, unit: str, number: int) -> None:
+    held = await session.scalar(
+        select(Ticket.number).where(
+            Ticket.unit == unit,
+            Ticket.counter == number,
+            Ticket.status.in_(("called", "serving")),
+        )
+    )
+    if held:
+        raise StillHolding(f"counter {number} still holds {held}: finish it, or pause the counter")

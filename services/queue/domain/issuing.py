@@ -1,0 +1,100 @@
+"""Issuing tickets: the next number of a series, where somebody will be served."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import uuid4
+
+import asyncpg
+
+from libs.common import fast_json
+from libs.common.idempotency import Key, replay_if_answered
+from libs.common.problems import malformed_field
+from libs.common.trace import current_traceparent
+from libs.common.worktime import business_day, is_open, next_opening
+from libs.contracts.directory import Directory, UnknownProcedure
+from services.queue import policy, statements
+from services.queue.domain.refusals import CentreClosed, ProcedureNotOffered
+
+
+class Wish(Protocol):
+    """What somebody asks for when taking a ticket; see `api.tickets.TicketIn`."""
+
+    @property
+    def series(self) -> str: ...
+    @property
+    def priority_class(self) -> str: ...
+    @property
+    def channel(self) -> str: ...
+    @property
+    def procedure_codes(self) -> list[str]: ...
+    @property
+    def dossier_code(self) -> str | None: ...
+
+
+async def issue(
+    pool: asyncpg.Pool,
+    unit: str,
+    wish: Wish,
+    *,
+    now: datetime,
+    promise: timedelta,
+    forecast: int | None,
+    key: Key | None,
+) -> str:
+    """Give the next number of the unit's series for today; answer the ticket as JSON.
+
+    Raises:
+        Replay: the key was answered before. Malformed: it came before with another body.
+    """
+    try:
+        row = await pool.fetchrow(
+            statements.ISSUE,
+            uuid4(),
+            unit,
+            wish.series,
+            business_day(now),
+            wish.priority_class,
+            wish.channel,
+            wish.procedure_codes,
+            wish.dossier_code,
+            now,
+            policy.due_at(now, wish.priority_class, promise),
+            forecast,
+            uuid4(),
+            current_traceparent(),
+            key.digest if key else None,
+            key.fingerprint if key else None,
+            policy.oldest_now(now),
+        )
+    except asyncpg.UniqueViolationError:
+        await replay_if_answered(pool, key)
+        raise
+    return str(row["body"])
+
+
+def check_issue(
+    directory: Directory, unit: str, procedure_codes: Sequence[str], now: datetime
+) -> None:
+    """Refuse a ticket where nobody would be served.
+
+    Raises:
+        UnitNotActive: the unit keeps no centre. Malformed: a procedure is unknown.
+        ProcedureNotOffered. CentreClosed: with the next opening.
+    """
+    directory.centre(unit)
+    for place, code in enumerate(procedure_codes):
+        try:
+            offered = directory.offers(unit, code, now)
+        except UnknownProcedure as unknown:
+            raise malformed_field(f"procedure_codes.{place}", unknown.detail) from None
+        if not offered:
+            raise ProcedureNotOffered(f"{unit} does not receive dossiers of {code}")
+    hours = directory.hours(unit)
+    if not is_open(now, hours, directory.calendar):
+        opens = next_opening(now, hours, directory.calendar)
+        written = fast_json.instant(opens) if opens else None
+        raise CentreClosed(
+            f"{unit} is closed; it opens at {written}" if written else f"{unit} does not open",
+            next_opening=written,
+        )

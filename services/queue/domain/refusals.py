@@ -1,0 +1,50 @@
+"""What the queue refuses: each class is a problem, its docstring the problem's title."""
+
+from libs.common.auth import Principal
+from libs.common.problems import Conflict, Forbidden, NotFound
+
+
+class CentreClosed(Conflict):
+    """The centre takes nobody now."""
+
+
+class ProcedureNotOffered(Conflict):
+    """The centre does not receive dossiers of this procedure."""
+
+
+class UnknownTicket(NotFound):
+    """There is no such ticket."""
+
+
+class UnknownCounter(NotFound):
+    """The centre has no counter of this number."""
+
+
+class CounterNotOpen(Conflict):
+    """The counter is not open."""
+
+
+class StillHolding(Conflict):
+    """This counter or officer still holds a ticket."""
+
+
+class NotAllowedNow(Conflict):
+    """The ticket's state does not allow this."""
+
+
+class HeldElsewhere(Conflict):
+    """Another counter or officer holds this ticket."""
+
+
+class NotYourUnit(Forbidden):
+    """The unit exists but is not yours."""
+
+
+def check_unit(unit: str, principal: Principal) -> None:
+    """Let only who holds a unit act for it.
+
+    Raises:
+        NotYourUnit.
+    """
+    if unit not in principal.units:
+        raise NotYourUnit(f"{unit} is not among your units")
