@@ -24,12 +24,10 @@ import services.registry.main
 import services.reporting.main
 from libs.common.app import Core
 from libs.common.clock import clock_from
-from libs.common.health import Check
 from libs.common.migrate import migrate
 from libs.common.observability import configure_logging
 from libs.common.postgres import EmbeddedPostgres, PostgresError
 from libs.common.settings import Settings
-from libs.contracts.directory import TOPICS as REGISTRY_TOPICS
 from libs.contracts.topics import all_topics
 from services.cli import EMBEDDED_URL, explain_settings, seed_registry
 from services.gateway.api import calls_to_try
@@ -206,33 +204,9 @@ def _speak_for_all(states: Mapping[str, Mapping[str, Any]]) -> None:
         door.health.wanted.pop(name, None)
         door.health.needed |= {f"{name} {check}": run for check, run in own.needed.items()}
         door.health.wanted |= {f"{name} {check}": run for check, run in own.wanted.items()}
-    door.health.needed["seed"] = _caught_up(cores)
     door.health.dead_tasks = lambda: [
         f"{name} {task}" for name, core in cores.items() for task in core.tasks.dead
     ]
-
-
-def _caught_up(cores: Mapping[str, Core]) -> Check:
-    """Make the check that every service has handled what the registry said before the start."""
-    waiting = set(cores)
-
-    async def check() -> str | None:
-        for name in sorted(waiting):
-            behind = sum((await cores[name].bus.lag(name, _handled(name))).values())
-            if not behind:
-                waiting.discard(name)
-        return f"still reading the registry: {', '.join(sorted(waiting))}" if waiting else None
-
-    return check
-
-
-def _handled(service: str) -> list[str]:
-    handlers = {
-        "queue": services.queue.handlers.router,
-        "intake": services.intake.handlers.router,
-        "reporting": services.reporting.handlers.router,
-    }.get(service)
-    return [topic for topic in handlers.topics if topic in REGISTRY_TOPICS] if handlers else []
 
 
 if __name__ == "__main__":

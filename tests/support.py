@@ -75,10 +75,10 @@ class FrozenClock:
 
 
 @asynccontextmanager
-async def running(
+async def started(
     app: FastAPI, settings: Settings, clock: Clock | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Enter a service's lifespan and give a client that calls it in process.
+    """Enter a service's lifespan and give a client that calls it in process, ready or not.
 
     The client's `state` attribute is the service's lifespan state.
     """
@@ -95,12 +95,21 @@ async def running(
         transport = httpx.ASGITransport(app=with_state)
         async with httpx.AsyncClient(transport=transport, base_url="http://motcua") as client:
             client.state = state  # type: ignore[attr-defined]
-            await _ready(client)
             yield client
 
 
+@asynccontextmanager
+async def running(
+    app: FastAPI, settings: Settings, clock: Clock | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Start a service as `started` does, and wait until it has read what others announced."""
+    async with started(app, settings, clock) as client:
+        await _ready(client)
+        yield client
+
+
 async def _ready(client: httpx.AsyncClient) -> None:
-    """Wait until the service has read the registry's events."""
+    """Wait until a service says that it is ready."""
     async with asyncio.timeout(20):
         while (await client.get("/readyz")).status_code != 200:
             await asyncio.sleep(0.01)

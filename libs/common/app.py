@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from libs.common import faults, health, idempotency, problems
 from libs.common.auth import Verifier, follow_issuer, trust_development_issuer
-from libs.common.bus.base import Bus
+from libs.common.bus.base import Bus, BusError
 from libs.common.bus.embedded import EmbeddedBus, open_embedded_bus
 from libs.common.clock import Clock, clock_from
 from libs.common.consumer import Consumer, watch_lag
@@ -260,7 +260,31 @@ def _start_background(core: Core, service: Service) -> None:
         consumer = Consumer(core.name, service.handlers, core.db, core.bus)
         core.tasks.start("consumer", consumer.run())
         core.tasks.start("lag", watch_lag(core.name, service.handlers.topics, core.bus))
+        core.health.needed["events"] = _caught_up(core, service.handlers)
         core.health.wanted["consumer"] = _problem_of(consumer)
+
+
+def _caught_up(core: Core, handlers: EventRouter) -> health.Check:
+    """Make the check that a service has once handled all states that others keep announced.
+
+    A queue that has not heard of a centre yet would say that it has no counters. Topics of facts
+    are left out: a service that was away long may answer while it still reads those.
+    """
+    states = sorted({kind.topic for kind in handlers if kind.compacted})
+    done = not states
+
+    async def check() -> str | None:
+        nonlocal done
+        if not done:
+            try:
+                done = not any((await core.bus.lag(core.name, states)).values())
+            except Exception as error:
+                if not (transient(error) or isinstance(error, BusError)):
+                    raise
+                return None  # the bus is away: `degraded` says so, and what was handled still holds
+        return None if done else f"still handling {', '.join(states)}"
+
+    return check
 
 
 async def _prune_for_ever(database: Database) -> None:

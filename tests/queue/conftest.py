@@ -7,7 +7,7 @@ import pytest
 
 from services.queue.main import app
 from tests.conftest import _copy
-from tests.queue.hall import MONDAY, ready
+from tests.queue.hall import MONDAY
 from tests.support import FrozenClock, running, settings_for
 
 
@@ -35,7 +35,6 @@ def clock(hall_clock: FrozenClock) -> FrozenClock:
 async def queue(hall_url: str, hall_clock: FrozenClock) -> AsyncIterator[httpx.AsyncClient]:
     """Give the queue with the city in it; its centres keep office hours."""
     async with running(app, settings_for(hall_url, hours="official"), hall_clock) as client:
-        await ready(client)
         yield client
 
 

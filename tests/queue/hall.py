@@ -38,16 +38,6 @@ async def eventually(look: Callable[[], Awaitable[T]], *, within: float = 10) ->
         await asyncio.sleep(0.01)
 
 
-async def ready(queue: httpx.AsyncClient) -> None:
-    """Wait until the service has read the registry's events and made the planned counters."""
-
-    async def everything_there() -> bool:
-        made = await core_of(queue).db.hot.fetchval("SELECT count(*) FROM counters")
-        return bool(made >= 168 * 5 and (await queue.get("/readyz")).status_code == 200)
-
-    assert await eventually(everything_there), (await queue.get("/readyz")).text
-
-
 @cache
 def officer(unit: str, desk: int = 1) -> dict[str, str]:
     """Show the token of the officer who sits at a counter."""

@@ -24,7 +24,6 @@ from tests.queue.hall import (
     eventually,
     keyed,
     officer,
-    ready,
     set_counter,
     step,
     take,
@@ -179,8 +178,6 @@ async def test_sixteen_counters_and_two_replicas_lose_nobody_and_call_nobody_twi
         replicas = [
             await stack.enter_async_context(running(app, settings_for(city_url))) for _ in range(2)
         ]
-        for replica in replicas:
-            await ready(replica)
         for number in range(1, COUNTERS + 1):
             assert (await set_counter(replicas[0], UNIT, number)).status_code == 200
         hall = Hall(replicas)
@@ -227,7 +224,6 @@ async def test_a_counter_that_two_officers_call_at_calls_one_person(
 ) -> None:
     """And an officer who calls at two counters at once is given one person."""
     async with running(app, settings_for(city_url)) as queue:
-        await ready(queue)
         for number in (1, 2):
             await set_counter(queue, UNIT, number)
         for round_ in range(20):
@@ -260,7 +256,6 @@ async def test_who_was_about_to_be_called_elsewhere_and_was_not_is_not_passed_ov
 ) -> None:
     """A statement that is undone lets its person wait again: until then nobody is told 204."""
     async with running(app, settings_for(city_url)) as queue:
-        await ready(queue)
         await set_counter(queue, UNIT)
         ticket = await take(queue, UNIT)
         async with core_of(queue).db.hot.acquire() as connection:

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 from libs.common.worktime import business_day, local
 from services.queue.main import app
 from services.queue.policy import HEAD_START, PRIORITY_CLASSES
-from tests.queue.hall import MONDAY, manager, officer, ready
+from tests.queue.hall import MONDAY, manager, officer
 from tests.support import FrozenClock, running, settings_for
 
 T = TypeVar("T")
@@ -74,7 +74,6 @@ class Hall:
     async def _open(self) -> None:
         queue = running(app, settings_for(self.url), self.clock)
         self.queue: httpx.AsyncClient = await self._stack.enter_async_context(queue)
-        await ready(self.queue)
         self.admin = await asyncpg.connect(self.url)
 
     def close(self) -> None:

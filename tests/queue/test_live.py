@@ -26,7 +26,6 @@ from tests.queue.hall import (
     core_of,
     eventually,
     manager,
-    ready,
     seconds,
     set_counter,
     step,
@@ -46,7 +45,6 @@ async def replica(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Give a second process of the same queue."""
     async with running(app, settings_for(hall_url, hours="official"), hall_clock) as client:
-        await ready(client)
         yield client
 
 

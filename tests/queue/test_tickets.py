@@ -24,7 +24,6 @@ from tests.queue.hall import (
     eventually,
     manager,
     officer,
-    ready,
     seconds,
     set_counter,
     step,
@@ -585,7 +584,6 @@ async def night(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Give a replica of the queue whose centres are open round the clock."""
     async with running(app, settings_for(hall_url, hours="demo"), hall_clock) as client:
-        await ready(client)
         yield client
 
 
