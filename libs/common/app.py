@@ -1,7 +1,6 @@
 """The factory every service's `main.py` calls: one lifespan, one order of middleware, one state."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -27,9 +26,6 @@ from libs.common.settings import Settings
 from libs.common.tasks import Tasks, running
 
 log = structlog.get_logger()
-
-UNSAFE_ALLOWED = "MOTCUA_ALLOW_UNSAFE_DATABASE"
-"""Set to 1, a development process takes a database that may forget what it has acknowledged."""
 
 
 class UnsafeDatabase(ValueError):
@@ -138,7 +134,7 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
 async def _enter(
     stack: AsyncExitStack, service: Service, settings: Settings, clock: Clock
 ) -> dict[str, Any]:
-    faults.arm(os.environ.get(faults.SETTING), development=settings.development)
+    faults.arm(settings.fault)
     verifier = Verifier(settings.oidc_audience)
     holder: list[Relay] = []
     database = None
@@ -216,13 +212,13 @@ async def _assert_durable(settings: Settings, service: str, database: Database) 
     if not unsafe:
         return
     where = f"{settings.database_host} (for {service} {', '.join(unsafe)})"
-    if settings.development and os.environ.get(UNSAFE_ALLOWED) == "1":
+    if settings.allow_unsafe_database:
         log.warning("database.unsafe", database=where)
         return
     log.error("database.unsafe", database=where)
     way_out = "set them back to on, PostgreSQL's default"
     if settings.development:
-        way_out += f", or allow a crash to lose data with {UNSAFE_ALLOWED}=1"
+        way_out += ", or allow a crash to lose data with MOTCUA_ALLOW_UNSAFE_DATABASE=1"
     raise UnsafeDatabase(f"a crash would lose acknowledged writes of {where}: {way_out}")
 
 

@@ -1,7 +1,7 @@
 """Fault points: the places between two steps at which a test kills this process with SIGKILL.
 
 `MOTCUA_FAULT="relay.sent:3"` kills it at the third passing of that point; several are separated by
-commas, and a point without a number is the first passing. Only a development process may be armed.
+commas, and a point without a number is the first passing. `Settings` refuses it in production.
 Off, a point is one look at a module's variable.
 """
 
@@ -44,17 +44,15 @@ def reach(point: str) -> None:
         _pass(_armed, point)
 
 
-def arm(setting: str | None, *, development: bool) -> None:
+def arm(setting: str | None) -> None:
     """Arm the points that a setting names, once; without a setting nothing changes.
 
     Raises:
-        ValueError: this is no development process, or the setting names no point or passing.
+        ValueError: the setting names no point or passing.
     """
     global _armed
     if not setting:
         return
-    if not development:
-        raise ValueError(f"production refuses fault points: unset {SETTING}")
     wanted = parse(setting)
     if _armed is None:
         log.warning("fault.armed", points=wanted)

@@ -1,7 +1,6 @@
 """Health that tells the truth: `/livez`, `/readyz`, `/metrics` and `/version` of every service."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
@@ -94,7 +93,7 @@ async def about(request: Request) -> Response:
         {
             "service": request.app.title.removeprefix("motcua "),
             "version": version("motcua"),
-            "revision": os.environ.get("MOTCUA_REVISION"),
+            "revision": settings.revision,
             "profile": settings.profile.value,
             "clock": request.state.clock.describe(),
         }

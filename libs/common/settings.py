@@ -60,6 +60,12 @@ class Settings(BaseSettings):
     oidc_audience: str = "motcua"
     oidc_jwks_url: str | None = None
     log_level: str = "INFO"
+    revision: str | None = None
+    """The commit an image was built from, for `/version`."""
+    allow_unsafe_database: bool = False
+    """Take a database that may forget what it has acknowledged; for a developer's machine only."""
+    fault: str | None = None
+    """Fault points at which a test kills this process: see `libs.common.faults`."""
     sla_seconds: int = Field(default=1200, ge=60)
     """The promise: a ticket is called within this many seconds (order of 13 June 2025, item 1)."""
 
@@ -78,6 +84,13 @@ class Settings(BaseSettings):
                 raise ValueError("production refuses a virtual clock: unset MOTCUA_CLOCK")
             if self.hours is Hours.demo:
                 raise ValueError("production refuses demo hours: set MOTCUA_HOURS=official")
+            if self.allow_unsafe_database:
+                raise ValueError(
+                    "production refuses a database that may lose acknowledged writes: "
+                    "unset MOTCUA_ALLOW_UNSAFE_DATABASE"
+                )
+            if self.fault:
+                raise ValueError("production refuses fault points: unset MOTCUA_FAULT")
             if not (self.oidc_issuer and self.oidc_jwks_url):
                 raise ValueError(
                     "production refuses the development issuer: "

@@ -46,12 +46,7 @@ def test_a_setting_that_names_no_point_or_passing_is_refused(setting: str) -> No
         faults.parse(setting)
 
 
-def test_production_refuses_fault_points() -> None:
-    with pytest.raises(ValueError, match="production refuses fault points: unset MOTCUA_FAULT"):
-        faults.arm("relay.sent", development=False)
-
-
 def test_without_the_setting_no_point_does_anything() -> None:
-    faults.arm(None, development=False)
+    faults.arm(None)
     for point in faults.POINTS:
         faults.reach(point)

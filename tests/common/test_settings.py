@@ -57,6 +57,8 @@ def test_production_is_served_when_it_is_set_up_for_it(monkeypatch: pytest.Monke
         ({"MOTCUA_HOURS": "demo"}, "MOTCUA_HOURS"),
         ({"MOTCUA_OIDC_ISSUER": ""}, "MOTCUA_OIDC_ISSUER"),
         ({"MOTCUA_OIDC_JWKS_URL": ""}, "MOTCUA_OIDC_JWKS_URL"),
+        ({"MOTCUA_ALLOW_UNSAFE_DATABASE": "1"}, "MOTCUA_ALLOW_UNSAFE_DATABASE"),
+        ({"MOTCUA_FAULT": "relay.sent"}, "MOTCUA_FAULT"),
     ],
 )
 def test_production_refuses_conveniences_and_names_the_setting(
