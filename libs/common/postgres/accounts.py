@@ -1,19 +1,18 @@
 """The account PostgreSQL runs as, where its data may lie, and how a program is run as it."""
 
-import ctypes
 import hashlib
 import os
 import pwd
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from libs.common.children import dying_with_parent
 from libs.common.postgres.errors import NoAccount, PostgresError
 
 log = structlog.get_logger()
@@ -22,7 +21,6 @@ STATE = Path("/var/lib/motcua")
 """Where root keeps what an ordinary account cannot reach in the folder that was asked for."""
 NOTE = "WHERE.txt"
 CLUSTER = "cluster"
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ def as_account(account: Account | None, dies_by: signal.Signals) -> dict[str, An
         "env": kept | {"LC_ALL": "C", "TZ": "UTC"},
         # Ctrl-C is for the application, which still needs its database while it stops.
         "start_new_session": True,
-        "preexec_fn": _dying_with_parent(dies_by),
+        "preexec_fn": dying_with_parent(dies_by),
     }
     if account is not None:
         options |= {"user": account.uid, "group": account.gid, "extra_groups": []}
@@ -187,21 +185,3 @@ def _can_enter(folder: Path, account: Account) -> bool:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:10]
-
-
-def _dying_with_parent(dies_by: signal.Signals) -> Callable[[], None]:
-    """Make what the child does before `exec`: ask the kernel for a signal when we are gone."""
-    if sys.platform != "linux":
-        return lambda: None
-    prctl = ctypes.CDLL(None).prctl
-    parent = os.getpid()
-
-    def prepare() -> None:
-        # A shell's background job ignores SIGINT, and `exec` would pass that on.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        prctl(_PR_SET_PDEATHSIG, int(dies_by))
-        if os.getppid() != parent:
-            # We were killed before the kernel knew of the wish.
-            os._exit(1)
-
-    return prepare
