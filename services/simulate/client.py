@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -59,19 +61,21 @@ class Door:
     Every POST carries a key. What gets no answer, or 429, 500 or above, is sent again with that
     key until it is answered or patience (wall seconds since it was first sent) is at its end. A
     share of the answered ones is repeated as a bad network would; each repetition must give the
-    same answer, marked as such, or the ledger holds a violation.
+    same answer, marked as such, or the ledger holds a violation. Of several doors each request,
+    and each try, takes the next one, as a load balancer would have it.
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, base: str, ledger: Ledger, *, connections: int,
-        patience: float, repeats: float, chance: Random,
+        self, session: aiohttp.ClientSession, bases: Sequence[str], ledger: Ledger, *,
+        connections: int, patience: float, repeats: float, chance: Random,
     ) -> None:  # fmt: skip
         """Take an open session; see `opened`."""
         self.traffic = Traffic()
         # Not left to the session: its time-out would run while a request waits for its turn here.
         self._turns = asyncio.Semaphore(connections)
         self._hurried: tuple[float, float] | None = None
-        self._session, self._base, self._ledger = session, base.rstrip("/"), ledger
+        self._session, self._ledger = session, ledger
+        self._bases = cycle([base.rstrip("/") for base in bases])
         self.patience, self._repeats, self._chance = patience, repeats, chance
 
     def hurry(self, patience: float) -> None:
@@ -118,9 +122,9 @@ class Door:
     async def _patiently(
         self, method: str, path: str, data: bytes | None, headers: dict[str, str]
     ) -> Answer:
-        url = URL(self._base + path, encoded=True)
         began, pause = 0.0, 0.1
         while True:
+            url = URL(next(self._bases) + path, encoded=True)
             try:
                 async with self._turns:
                     started = time.monotonic()

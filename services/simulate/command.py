@@ -13,7 +13,7 @@ _DEFAULT = Settings()
 
 
 def simulate(
-    url: Annotated[str, typer.Option(help="The gateway.")] = _DEFAULT.url,
+    url: Annotated[str, typer.Option(help="The gateway; several with commas.")] = _DEFAULT.url,
     seed: Annotated[int, typer.Option(help="Same seed, same people.")] = _DEFAULT.seed,
     units: Annotated[
         str, typer.Option(help="So many units of the seed's choice, or codes with commas.")

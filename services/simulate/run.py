@@ -80,7 +80,7 @@ async def simulate(
 
 def _door(session: aiohttp.ClientSession, settings: Settings, ledger: Ledger) -> Door:
     return Door(
-        session, settings.url, ledger, connections=settings.connections,
+        session, settings.url.split(","), ledger, connections=settings.connections,
         patience=settings.patience, repeats=settings.repeats,
         chance=draws(settings.seed, "network"),
     )  # fmt: skip

@@ -18,6 +18,7 @@ class Settings:
     """A play, described."""
 
     url: str = "http://127.0.0.1:8000"
+    """The gateway; several, separated by commas, are taken in turn."""
     data_dir: Path = Path(".motcua")
     """The server's data folder, whose key signs the actors' tokens."""
     seed: int = 1

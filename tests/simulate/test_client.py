@@ -1,7 +1,7 @@
 """How the actors call, against a gateway that misbehaves: one effect, one answer, or a word."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,16 +18,21 @@ _ME = {"Authorization": "Bearer x"}
 
 @asynccontextmanager
 async def door_to(
-    handler: Handler, ledger: Ledger, *, repeats: float = 0, patience: float = 5
+    handler: Handler,
+    ledger: Ledger,
+    *,
+    repeats: float = 0,
+    patience: float = 5,
+    before: Sequence[str] = (),
 ) -> AsyncIterator[Door]:
-    """Open a door whose other side is a handler."""
+    """Open a door whose other side is a handler; `before` are other doors, taken in turn."""
     runner = web.ServerRunner(web.Server(handler))  # type: ignore[arg-type]
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     try:
         async with opened() as session:
-            yield Door(session, site.name, ledger, connections=4, patience=patience,
+            yield Door(session, [*before, site.name], ledger, connections=4, patience=patience,
                        repeats=repeats, chance=draws(1, "network"))  # fmt: skip
     finally:
         await runner.cleanup()
@@ -133,3 +138,13 @@ async def test_waiting_for_ones_turn_costs_no_patience() -> None:
         answers = await asyncio.gather(*posts)
     assert all(answer.ok for answer in answers)
     assert not ledger.unsettled
+
+
+async def test_of_two_doors_one_that_is_shut_costs_a_try_and_nothing_else() -> None:
+    ledger, gateway = Ledger(), Gateway()
+    nobody_listens = ["http://127.0.0.1:9"]
+    async with door_to(gateway, ledger, before=nobody_listens) as door:
+        answers = [await door.post("/v1/tickets", _ME) for _ in range(4)]
+    assert [answer.json["effect"] for answer in answers] == [1, 2, 3, 4]
+    assert door.traffic.retries == 4
+    assert len(set(gateway.keys)) == 4
