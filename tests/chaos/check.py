@@ -11,9 +11,13 @@ from typing import Any
 
 import asyncpg
 
+from libs.common.bus.base import Bus
+from libs.common.dead_letters import list_dead_letters
 from libs.common.settings import SERVICES
+from libs.contracts import topics
 from tests.chaos.ledger import Fact, Ledger
 from tests.chaos.report import Expected
+from tests.common.things import all_of
 
 FACTS = {"queue.tickets.v1": "ticket_id", "intake.dossiers.v1": "code"}
 """The topics of the load's facts, and what names the aggregate in their events."""
@@ -68,19 +72,21 @@ class Findings:
         self.compare(f"{what}: the last number given", max(counted, default=0), last or 0)
 
 
-async def settled(url: str, services: Iterable[str] = SERVICES, *, within: float = 60) -> None:
+async def settled(
+    url: str, bus: Bus, services: Iterable[str] = SERVICES, *, within: float = 60
+) -> None:
     """Wait until every event has left its outbox and every group has handled all that is its."""
     connection = await asyncpg.connect(url)
     try:
         end = monotonic() + within
-        while behind := await _behind(connection, services):
+        while behind := await _behind(connection, bus, services):
             assert monotonic() < end, f"not settled within {within} s: {behind}"
             await asyncio.sleep(0.02)
     finally:
         await connection.close()
 
 
-async def _behind(connection: Any, services: Iterable[str]) -> dict[str, int]:
+async def _behind(connection: Any, bus: Bus, services: Iterable[str]) -> dict[str, int]:
     # Loads are measured every second for ever: only the load's own facts must have come through.
     waits = {
         f"outbox of {service}": await connection.fetchval(
@@ -89,16 +95,13 @@ async def _behind(connection: Any, services: Iterable[str]) -> dict[str, int]:
         for service in services
     }
     if "reporting" in services:
-        waits["reporting"] = await connection.fetchval(
-            "SELECT coalesce(sum(t.next_offset - coalesce(g.next_offset, 0)), 0) FROM bus.topics t "
-            "LEFT JOIN bus.groups g ON g.topic = t.name AND g.name = 'reporting' "
-            "WHERE t.name = ANY($1::text[])",
-            list(FACTS),
-        )
+        waits["reporting"] = sum((await bus.lag("reporting", list(FACTS))).values())
     return {name: count for name, count in waits.items() if count}
 
 
-async def check(url: str, ledger: Ledger, *, services: Iterable[str] = SERVICES) -> Findings:
+async def check(
+    url: str, bus: Bus, ledger: Ledger, *, services: Iterable[str] = SERVICES
+) -> Findings:
     """Compare what is stored in a settled city with what was acknowledged."""
     findings = Findings(
         surprises=list(ledger.surprises), overlooked=ledger.overlooked + ledger.left_uncalled()
@@ -110,7 +113,7 @@ async def check(url: str, ledger: Ledger, *, services: Iterable[str] = SERVICES)
             if "intake" in services:
                 await _check_intake(connection, ledger, findings)
             await _check_answers(connection, ledger, findings, services)
-            ids = await _check_bus(connection, ledger, findings)
+            ids = await _check_bus(bus, ledger, findings)
             if "reporting" in services:
                 await _check_reporting(connection, ledger, findings, ids)
     finally:
@@ -206,29 +209,22 @@ async def _check_answers(
 # The bus --------------------------------------------------------------------------------------
 
 
-async def _check_bus(connection: Any, ledger: Ledger, findings: Findings) -> set[str]:
+async def _check_bus(bus: Bus, ledger: Ledger, findings: Findings) -> set[str]:
     """Look for exactly one event per fact, in order; give the ids of the events."""
     ids: set[str] = set()
     facts: Counter[Fact] = Counter()
     for topic, name in FACTS.items():
         newest: dict[str, int] = {}
-        rows = await connection.fetch(
-            'SELECT "offset", headers, value FROM bus.log WHERE topic = $1 ORDER BY "offset"', topic
-        )
-        for place, row in enumerate(rows):
-            if row["offset"] != place:
-                findings.gaps.append(f"offset {place} of {topic}")
-                break
-        for row in rows:
-            headers, data = json.loads(row["headers"]), json.loads(row["value"])
-            if headers["ce_id"] in ids:
+        for record in await all_of(bus, topic):
+            if record.headers["ce_id"] in ids:
                 findings.sent_again += 1
                 continue
-            ids.add(headers["ce_id"])
-            facts[data[name], data["version"], headers["ce_type"]] += 1
+            ids.add(record.headers["ce_id"])
+            kind, data = record.headers["ce_type"], json.loads(record.value or b"")
+            facts[data[name], data["version"], kind] += 1
             if data["version"] != newest.get(data[name], 0) + 1:
                 findings.differences.append(
-                    f"{headers['ce_type']} of {data[name]}: version {data['version']} follows "
+                    f"{kind} of {data[name]}: version {data['version']} follows "
                     f"{newest.get(data[name], 0)} on the bus"
                 )
             newest[data[name]] = data["version"]
@@ -236,8 +232,8 @@ async def _check_bus(connection: Any, ledger: Ledger, findings: Findings) -> set
     findings.same_set("event", ledger.facts, facts)
     for counted, where in ((ledger.facts, "acknowledged"), (facts, "announced")):
         findings.duplicates += [f"{where}: {fact}" for fact, n in counted.items() if n > 1]
-    letters = await connection.fetchval("SELECT count(*) FROM bus.log WHERE topic LIKE '%.dlq'")
-    findings.compare("dead letters", 0, letters)
+    letters = await list_dead_letters(bus, [topic.name for topic in topics.FACTS])
+    findings.compare("dead letters", 0, len(letters))
     return ids
 
 

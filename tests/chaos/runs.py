@@ -15,8 +15,10 @@ import aiohttp
 import asyncpg
 
 from libs.common.auth import DevelopmentIssuer
+from libs.common.bus.base import Bus
+from libs.common.bus.embedded import open_embedded_bus
+from libs.common.db import connector
 from libs.common.faults import POINTS
-from libs.common.settings import SERVICES
 from services.reporting.periods import week_containing
 from tests.chaos.check import Findings, check, check_report, settled
 from tests.chaos.forked import ForkedCity
@@ -266,8 +268,9 @@ async def contend(url: str, folder: Path, *, tickets: int, seed: int) -> Outcome
     bases = [queue.base for queue in queues]
     async with _standing(outcome, *queues) as load_on, load_on(bases, folder, plan) as load:
         await load.finished()
-        await settled(url, ["queue"])
-        outcome.findings = await check(url, outcome.ledger, services=["queue"])
+        async with bus_of(url) as bus:
+            await settled(url, bus, ["queue"])
+            outcome.findings = await check(url, bus, outcome.ledger, services=["queue"])
         outcome.findings.compare("tickets issued", tickets, outcome.ledger.counts["tickets"])
         left = {t["status"] for t in outcome.ledger.tickets.values()} - ENDS
         outcome.findings.compare("statuses of who is still there", set(), left)
@@ -306,11 +309,19 @@ async def _standing(outcome: Outcome, *programs: Program) -> AsyncIterator[Any]:
 
 async def _hold_to_account(outcome: Outcome, folder: Path, base: str, url: str) -> None:
     closed = monotonic()
-    await settled(url, SERVICES)
-    outcome.recovery.setdefault("every event handled", []).append(monotonic() - closed)
-    outcome.findings = await check(url, outcome.ledger)
+    async with bus_of(url) as bus:
+        await settled(url, bus)
+        outcome.recovery.setdefault("every event handled", []).append(monotonic() - closed)
+        outcome.findings = await check(url, bus, outcome.ledger)
     report = await _weekly_report(base, folder)
     check_report(report, outcome.ledger, outcome.findings)
+
+
+@asynccontextmanager
+async def bus_of(url: str) -> AsyncIterator[Bus]:
+    """Open the bus of a city, to read what was announced."""
+    async with open_embedded_bus(url, connector(url, "bus")) as bus:
+        yield bus
 
 
 async def _weekly_report(base: str, folder: Path) -> Any:

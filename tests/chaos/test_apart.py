@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from libs.common.bus.base import Record
 from tests.chaos.check import check
 from tests.chaos.forms import Form
-from tests.chaos.runs import Outcome, contend, kill_apart
+from tests.chaos.runs import Outcome, bus_of, contend, kill_apart
 from tests.common.helpers import admin
+from tests.common.things import all_of
 from tests.support import reachable_folder
 
 pytestmark = pytest.mark.system
@@ -54,14 +57,14 @@ async def the_account_would_have_shown_it(url: str, outcome: Outcome) -> None:
         await connection.execute(
             "UPDATE reporting.tickets SET version = version + 1 WHERE ticket_id = $1", reported
         )
-        await connection.execute(
-            'INSERT INTO bus.log SELECT topic, "offset" + 1, key, value, '
-            "headers || jsonb_build_object('ce_id', gen_random_uuid()) FROM bus.log "
-            "WHERE topic = 'queue.tickets.v1' ORDER BY \"offset\" DESC LIMIT 1"
-        )
     forgotten = next(iter(outcome.ledger.dossiers))
     del outcome.ledger.dossiers[forgotten]
-    found = await check(url, outcome.ledger)
+    async with bus_of(url) as bus:
+        last = (await all_of(bus, "queue.tickets.v1"))[-1]
+        again = Record(last.topic, last.key, last.value, {**last.headers, "ce_id": str(uuid4())})
+        async with bus.producer("a-test") as producer:
+            await producer.send([again])
+        found = await check(url, bus, outcome.ledger)
     assert f"ticket {lost}" in found.lost
     assert any("numbers of" in gap for gap in found.gaps)
     assert any(f"{changed} status" in words for words in found.differences)
