@@ -8,7 +8,10 @@ from itertools import cycle, islice
 from tests.chaos.runs import KILLS
 
 SHORT = ("postgres", "both", "backend")
-APART = ("relay", "reporting", "queue-a", "relay", "postgres", "intake", "queue-b", "gateway-a")
+APART = (
+    "relay", "reporting-a", "queue-a", "relay", "postgres", "intake", "reporting-b", "queue-b",
+    "gateway-a",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

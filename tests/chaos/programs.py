@@ -164,6 +164,46 @@ def service(name: str, data: Path, **settings: str | Path | int) -> Program:
     return Program(name, command, {"data_dir": data, **settings}, data, port)
 
 
+@dataclass
+class Apart:
+    """The city as processes of their own: two doors, each before a queue and a reporting process
+    of its own, and one of the rest."""
+
+    behind: dict[str, Program]
+    queues: dict[str, Program]
+    doors: list[Program]
+
+    @classmethod
+    def on(cls, data: Path, **settings: str | Path | int) -> Self:
+        """Describe a city on a database."""
+        behind = {name: service(name, data, **settings) for name in ("registry", "intake")}
+        reports = {name: service(name, data, **settings) for name in ("reporting-a", "reporting-b")}
+        queues = {name: service(name, data, **settings) for name in ("queue-a", "queue-b")}
+        urls = {f"{name}_url": program.base for name, program in behind.items()}
+        doors = [
+            service(
+                f"gateway-{side}",
+                data,
+                **settings,
+                **urls,
+                queue_url=queues[f"queue-{side}"].base,
+                reporting_url=reports[f"reporting-{side}"].base,
+            )
+            for side in "ab"
+        ]
+        return cls(behind | reports, queues, doors)
+
+    @property
+    def programs(self) -> dict[str, Program]:
+        """All of them by name."""
+        return self.behind | self.queues | {door.name: door for door in self.doors}
+
+    @property
+    def bases(self) -> list[str]:
+        """Where the doors are."""
+        return [door.base for door in self.doors]
+
+
 class EmbeddedCity(Program):
     """The whole city in one process with its own PostgreSQL."""
 

@@ -25,6 +25,7 @@ from tests.chaos.forked import ForkedCity
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load, Plan, under_load
 from tests.chaos.programs import (
+    Apart,
     EmbeddedCity,
     Program,
     holds_port,
@@ -174,30 +175,18 @@ async def _start_until(city: EmbeddedCity, fault: str, outcome: Outcome) -> None
 async def kill_apart(
     url: str, folder: Path, kills: Sequence[str], *, seed: int, plan: Plan | None = None
 ) -> Outcome:
-    """Kill processes of a city that runs apart, with two queue processes behind two doors.
+    """Kill processes of a city that runs apart, with two queue and two reporting processes.
 
     `kills` names programs, `relay` for the queue process that holds the relay's lock, or
     `postgres` for the server, if this process has started it and supervises it.
     """
     outcome = Outcome("city apart", seed)
     dice = random.Random(seed)  # noqa: S311  (the same moments each time)
-    settings: dict[str, str | Path | int] = {
-        "database_url": url, "database_pool": 3, "database_hot_pool": 4,
-    }  # fmt: skip
-    behind = {
-        name: service(name, folder, **settings) for name in ("registry", "intake", "reporting")
-    }
-    queues = {name: service(name, folder, **settings) for name in ("queue-a", "queue-b")}
-    urls = {f"{name}_url": program.base for name, program in behind.items()}
-    doors = [
-        service(f"gateway-{name[-1]}", folder, **settings, **urls, queue_url=queue.base)
-        for name, queue in queues.items()
-    ]
-    programs = behind | queues | {door.name: door for door in doors}
-    bases = [door.base for door in doors]
+    city = Apart.on(folder, database_url=url, database_pool=3, database_hot_pool=4)
+    programs, queues = city.programs, city.queues
     async with (
         _standing(outcome, *programs.values()) as load_on,
-        load_on(bases, folder, plan) as load,
+        load_on(city.bases, folder, plan) as load,
     ):
         for what in kills:
             await load.more(dice.randint(20, 80))
@@ -223,7 +212,7 @@ async def kill_apart(
             await victim.ready()
         await load.more(30)
         await load.close()
-        await _hold_to_account(outcome, folder, bases[0], url)
+        await _hold_to_account(outcome, folder, city.bases[0], url)
     return outcome
 
 
