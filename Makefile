@@ -6,6 +6,7 @@ DATA   ?= $(or $(MOTCUA_DATA_DIR),.motcua)
 PY     := .venv/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check -q
 WORKERS ?= 2
+KAFKA_PORT ?= 9092
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -51,6 +52,14 @@ install: .venv/.run ## Make .venv from the hashed locks
 .PHONY: run
 run: postgres ## Run the whole city on http://127.0.0.1:8000 (PORT=, DATA=)
 	@MOTCUA_PORT='$(PORT)' MOTCUA_DATA_DIR='$(DATA)' exec $(PY) -m services.embedded
+
+.PHONY: kafka
+kafka: .venv/.run ## Start one Kafka broker on 127.0.0.1:9092 (KAFKA_PORT=); needs Java 17 and Maven
+	@$(PY) -m deploy.kafka start --port $(KAFKA_PORT) --data '$(DATA)'
+
+.PHONY: kafka-stop
+kafka-stop: .venv/.run ## Stop that broker
+	@$(PY) -m deploy.kafka stop --data '$(DATA)'
 
 .PHONY: demo
 demo: postgres ## Play a morning of twelve units on a virtual clock, in under two minutes

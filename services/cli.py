@@ -11,9 +11,9 @@ from pydantic import SecretStr, ValidationError
 
 from libs.common.auth import DevelopmentIssuer
 from libs.common.bus.base import Bus, Received
-from libs.common.bus.embedded import open_embedded_bus
+from libs.common.bus.opening import open_bus
 from libs.common.clock import clock_from
-from libs.common.db import connector, open_database, service_url
+from libs.common.db import open_database, service_url
 from libs.common.dead_letters import Replayed, list_dead_letters, replay_dead_letters
 from libs.common.migrate import migrate as migrate_database
 from libs.common.outbox import INBOX_KEPT, Relay, drained
@@ -73,11 +73,12 @@ def seed() -> None:
 
 async def seed_registry(settings: Settings) -> bool:
     """Fill an empty registry and carry its events to the bus, whether its service runs or not."""
-    url = service_url(settings, "registry")
     async with (
-        open_database(url, "registry") as database,
-        open_embedded_bus(url, connector(url, "registry")) as bus,
+        open_database(service_url(settings, "registry"), "registry") as database,
+        open_bus(settings, "registry") as bus,
     ):
+        if missing := await bus.missing([topic.name for topic in all_topics()]):
+            await bus.apply_topics(topic for topic in all_topics() if topic.name in missing)
         async with database.sessions.begin() as session:
             loaded = await registry_seed.load(session, at=clock_from(settings.clock).now())
         relay = asyncio.create_task(Relay("registry", database, bus).run())
@@ -140,8 +141,7 @@ def dlq_replay(
 
 @asynccontextmanager
 async def _bus() -> AsyncIterator[Bus]:
-    url = service_url(_settings(), "registry")
-    async with open_embedded_bus(url, connector(url, "registry")) as bus:
+    async with open_bus(_settings(), "registry") as bus:
         yield bus
 
 

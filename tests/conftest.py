@@ -14,6 +14,7 @@ from libs.common.migrate import migrate
 from libs.common.postgres import EmbeddedPostgres
 from libs.contracts.topics import all_topics
 from services.cli import seed_registry
+from tests.kafka import shared_kafka
 from tests.support import on_database, reachable_folder, settings_for
 
 _numbers = count(1)
@@ -41,6 +42,13 @@ async def _run(url: str, statement: str) -> None:
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """Give the address of a real Kafka that nobody stops."""
+    with shared_kafka() as bootstrap:
+        yield bootstrap
 
 
 @pytest.fixture(scope="session")

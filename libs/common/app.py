@@ -13,10 +13,11 @@ from starlette.types import ASGIApp
 from libs.common import faults, health, idempotency, problems
 from libs.common.auth import Verifier, follow_issuer, trust_development_issuer
 from libs.common.bus.base import Bus, BusError
-from libs.common.bus.embedded import EmbeddedBus, open_embedded_bus
+from libs.common.bus.embedded import EmbeddedBus
+from libs.common.bus.opening import open_bus
 from libs.common.clock import Clock, clock_from
 from libs.common.consumer import Consumer, watch_lag
-from libs.common.db import Database, connector, open_database, service_url, transient
+from libs.common.db import Database, open_database, service_url, transient
 from libs.common.events import EventRouter
 from libs.common.health import Health
 from libs.common.migrate import missing_revision
@@ -149,7 +150,7 @@ async def _enter(
             )
         )
         await _assert_durable(settings, service.name, database)
-    bus = await stack.enter_async_context(_open_bus(settings, service.name))
+    bus = await stack.enter_async_context(open_bus(settings, service.name))
     tasks = await stack.enter_async_context(running())
     core = Core(service.name, settings, clock, bus, tasks, Health(), verifier, database)
     core.health.dead_tasks = lambda: tasks.dead
@@ -171,18 +172,6 @@ async def _enter(
         "sessions": database.sessions if database else None,
         "hot": database.hot if database else None,
     }
-
-
-@asynccontextmanager
-async def _open_bus(settings: Settings, service: str) -> AsyncIterator[Bus]:
-    if settings.kafka_bootstrap is not None:
-        raise ValueError(
-            "MOTCUA_KAFKA_BOOTSTRAP is set, but this version carries events over PostgreSQL only: "
-            "unset it"
-        )
-    url = service_url(settings, service)
-    async with open_embedded_bus(url, connector(url, service)) as bus:
-        yield bus
 
 
 def _trust(core: Core) -> None:

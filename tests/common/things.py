@@ -6,7 +6,16 @@ from datetime import UTC, datetime
 from typing import ClassVar
 from uuid import UUID, uuid4
 
-from libs.common.bus.base import Bus, Follower, Producer, Received, Record, Subscription, Topic
+from libs.common.bus.base import (
+    Bus,
+    Follower,
+    Producer,
+    Received,
+    Record,
+    Subscription,
+    Topic,
+    TopicState,
+)
 from libs.common.dead_letters import DEAD_LETTER_SUFFIX
 from libs.common.events import Envelope, Event
 from libs.common.outbox import source_of
@@ -115,6 +124,14 @@ class WrappedBus:
     async def apply_topics(self, topics: Iterable[Topic]) -> None:
         """Create topics on the real one."""
         await self.inner.apply_topics(topics)
+
+    async def missing(self, names: Iterable[str]) -> list[str]:
+        """Ask the real one."""
+        return await self.inner.missing(names)
+
+    async def describe_topics(self, names: Iterable[str]) -> dict[str, TopicState]:
+        """Ask the real one."""
+        return await self.inner.describe_topics(names)
 
     async def lag(self, group: str, topics: Sequence[str]) -> dict[str, int]:
         """Ask the real one."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Protocol
 
 
@@ -23,6 +24,10 @@ class UnknownTopic(BusError):
         self.topic = topic
 
 
+class TopicRefused(BusError):
+    """A topic cannot be made what it should be; the message says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """A topic as code: `compacted` keeps only the last value of each key."""
@@ -30,6 +35,18 @@ class Topic:
     name: str
     partitions: int = 6
     compacted: bool = False
+    kept: timedelta | None = None
+    """For how long a record is kept; None is for ever. A compacted topic keeps each key's last."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as the carrier has it; what the carrier does not know of is None."""
+
+    name: str
+    compacted: bool
+    partitions: int | None = None
+    kept: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,16 @@ class Record:
     key: str
     value: bytes | None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class TooLarge(BusError):
+    """The carrier does not take a record of this size; it names the record, and sent nothing."""
+
+    def __init__(self, record: Record) -> None:
+        """Name the record."""
+        size = len(record.value or b"")
+        super().__init__(f"a record of {size:,} bytes is too large for topic {record.topic}")
+        self.record = record
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +85,9 @@ class Producer(Protocol):
 
         Raises:
             UnknownTopic: a topic is missing; nothing was sent.
+            TooLarge: a record is too large for its topic; nothing was sent.
             Fenced: another producer of this name was opened.
+            BusError: the bus did not acknowledge; the records may have been sent or not.
         """
         ...
 
@@ -114,7 +143,19 @@ class Bus(Protocol):
         ...
 
     async def apply_topics(self, topics: Iterable[Topic]) -> None:
-        """Create the topics that are missing."""
+        """Create the topics that are missing, and make the others what they should be.
+
+        Raises:
+            TopicRefused: one would have to lose partitions; nothing was changed.
+        """
+        ...
+
+    async def missing(self, names: Iterable[str]) -> list[str]:
+        """Name the topics of these that do not exist."""
+        ...
+
+    async def describe_topics(self, names: Iterable[str]) -> dict[str, TopicState]:
+        """Tell what the topics are like that exist."""
         ...
 
     async def lag(self, group: str, topics: Sequence[str]) -> dict[str, int]:

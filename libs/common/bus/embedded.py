@@ -17,7 +17,7 @@ import asyncpg
 import structlog
 
 from libs.common import faults
-from libs.common.bus.base import Fenced, Received, Record, Topic, UnknownTopic
+from libs.common.bus.base import Fenced, Received, Record, Topic, TopicState, UnknownTopic
 
 log = structlog.get_logger()
 
@@ -158,6 +158,19 @@ class EmbeddedBus:
             "ON CONFLICT (name) DO UPDATE SET compacted = excluded.compacted",
             [(topic.name, topic.compacted) for topic in topics],
         )
+
+    async def missing(self, names: Iterable[str]) -> list[str]:
+        """Name the topics of these that do not exist."""
+        wanted = list(names)
+        found = await self.describe_topics(wanted)
+        return [name for name in wanted if name not in found]
+
+    async def describe_topics(self, names: Iterable[str]) -> dict[str, TopicState]:
+        """Tell what the topics are like that exist; they have no partitions and keep everything."""
+        rows = await self._pool.fetch(
+            "SELECT name, compacted FROM bus.topics WHERE name = ANY($1::text[])", list(names)
+        )
+        return {row["name"]: TopicState(row["name"], compacted=row["compacted"]) for row in rows}
 
     async def compact(self) -> int:
         """Delete what a newer record of the same key has replaced; answer how many rows."""

@@ -1,0 +1,1 @@
+"""What the city runs on, for development and for operators."""

@@ -1,0 +1,127 @@
+"""A broadcast reader."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from time import monotonic
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from libs.common.bus.base import Received
+from libs.common.bus.kafka.admin import Admin
+from libs.common.bus.kafka.connection import (
+    Connection,
+    bus_errors,
+    milliseconds,
+    within,
+)
+from libs.common.bus.kafka.ending import end_consumer
+from libs.common.bus.kafka.records import received
+
+_LOOK_FOR_PARTITIONS_SECONDS = 30.0
+
+
+class KafkaFollower:
+    """Reads every partition of its topics from the first record.
+
+    It reads ahead into a buffer: only so does it know that nothing but transaction markers
+    stands behind the last record it has given out.
+    """
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        topics: Sequence[str],
+        admin: Admin,
+        connection: Connection,
+    ) -> None:
+        """Use `KafkaBus.follow` instead."""
+        self._consumer = consumer
+        self._topics = frozenset(topics)
+        self._admin = admin
+        self._connection = connection
+        self._look_at = 0.0
+        self._buffer: deque[Received] = deque()
+        self._positions: dict[TopicPartition, int] = {}
+        """Up to where each partition was read into the buffer."""
+        self._ends: dict[TopicPartition, int] = {}
+        """Where the partitions ended when following began."""
+        self._unread: set[TopicPartition] = set()
+        """The partitions that have not been read into the buffer up to there."""
+        self._due = 0
+        """Records of the buffer that were there when following began."""
+
+    async def begin(self) -> None:
+        """Note where the log ends."""
+        await self._look_for_partitions()
+        starts = await self._consumer.beginning_offsets(list(self._positions))
+        self._ends = await self._consumer.end_offsets(list(self._positions))
+        self._unread = {place for place, end in self._ends.items() if end > starts[place]}
+
+    async def fetch(self, limit: int, wait: float) -> list[Received]:
+        """Read the next records of every topic followed."""
+        if not self._buffer:
+            with bus_errors("following"):
+                await self._fill(wait)
+        given = [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
+        self._due -= sum(map(self._was_there, given))
+        return given
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that was there at the beginning has been read."""
+        return not self._unread and not self._due
+
+    def _was_there(self, record: Received) -> bool:
+        place = TopicPartition(record.topic, record.partition)
+        return record.offset < self._ends.get(place, 0)
+
+    async def _fill(self, wait: float) -> None:
+        await self._look_for_partitions()
+        if not self._positions:
+            await asyncio.sleep(min(wait, self._connection.look_seconds))
+            return
+        found = await self._consumer.getmany(timeout_ms=milliseconds(wait))
+        for records in found.values():
+            self._buffer.extend(map(received, records))
+        self._due += sum(map(self._was_there, self._buffer))
+        for place in self._positions:
+            # Before its first answer a partition has no position, and asking would wait.
+            if self._consumer.highwater(place) is not None:
+                self._positions[place] = await self._consumer.position(place)
+        self._unread = {p for p in self._unread if self._positions[p] < self._ends[p]}
+
+    async def _look_for_partitions(self) -> None:
+        """Begin to read topics and partitions that have come."""
+        if monotonic() < self._look_at:
+            return
+        known = await self._admin.topics()
+        missing = self._topics - known.keys()
+        self._look_at = monotonic() + (
+            self._connection.look_seconds if missing else _LOOK_FOR_PARTITIONS_SECONDS
+        )
+        present = {
+            TopicPartition(topic, number)
+            for topic in self._topics & known.keys()
+            for number in known[topic]
+        }
+        if present <= self._positions.keys():
+            return
+        self._consumer.assign(list(present | self._positions.keys()))
+        for place, position in self._positions.items():
+            self._consumer.seek(place, position)
+        self._positions = dict.fromkeys(present, 0) | self._positions
+
+
+@asynccontextmanager
+async def reader(connection: Connection) -> AsyncIterator[AIOKafkaConsumer]:
+    """Open a consumer that belongs to no group."""
+    consumer = AIOKafkaConsumer(**connection.reader_options())
+    try:
+        async with within(connection.answer_seconds, "opening a reader"):
+            await consumer.start()
+        yield consumer
+    finally:
+        await end_consumer(consumer)
