@@ -50,8 +50,9 @@ postgres: .venv/.run
 install: .venv/.run ## Make .venv from the hashed locks
 
 .PHONY: run
-run: postgres ## Run the whole city on http://127.0.0.1:8000 (PORT=, DATA=)
-	@MOTCUA_PORT='$(PORT)' MOTCUA_DATA_DIR='$(DATA)' exec $(PY) -m services.embedded
+run: postgres ## Run the whole city on http://127.0.0.1:8000 (PORT=, DATA=; KAFKA=1: five processes over Kafka)
+	@MOTCUA_PORT='$(PORT)' MOTCUA_DATA_DIR='$(DATA)' exec $(if $(filter 1,$(KAFKA)),\
+	    $(PY) -m deploy.kafka beside --data '$(DATA)' -- $(PY) -m services.apart,$(PY) -m services.embedded)
 
 .PHONY: kafka
 kafka: .venv/.run ## Start one Kafka broker on 127.0.0.1:9092 (KAFKA_PORT=); needs Java 17 and Maven

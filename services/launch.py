@@ -13,6 +13,8 @@ import structlog
 import uvloop
 from pydantic import SecretStr, ValidationError
 
+from libs.common.bus.base import BusError
+from libs.common.bus.opening import open_bus
 from libs.common.migrate import migrate
 from libs.common.observability import configure_logging
 from libs.common.postgres import EmbeddedPostgres, PostgresError
@@ -104,7 +106,13 @@ async def _prepare_and_serve(
         supervisor = asyncio.create_task(postgres.supervise(), name="postgres")
     try:
         await migrate(settings, list(all_topics()))
+        await _make_topics(settings)
         await seed_registry(settings)
+    except BusError as error:
+        raise CannotStart(
+            f"Kafka at {settings.kafka_bootstrap} does not serve: {error}; start it (make kafka), "
+            "or unset MOTCUA_KAFKA_BOOTSTRAP"
+        ) from error
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
         raise CannotStart(
             f"the database at {settings.database_host} does not serve: "
@@ -113,6 +121,13 @@ async def _prepare_and_serve(
     await serve(settings, listener)
     if postgres is not None:
         supervisor.cancel()
+
+
+async def _make_topics(settings: Settings) -> None:
+    """Make Kafka's topics; the embedded bus has had its own from `migrate`."""
+    if settings.kafka_bootstrap is not None:
+        async with open_bus(settings, "registry") as bus:
+            await bus.apply_topics(all_topics())
 
 
 def greet(settings: Settings, listener: socket.socket) -> None:

@@ -1,28 +1,39 @@
-"""`make kafka` and `make kafka-stop`: a broker that stays when the command returns."""
+"""`make kafka`, `make kafka-stop`: a broker that stays; and a command with one beside it."""
 
 import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import takewhile
 from pathlib import Path
 
 from deploy.kafka.broker import Broker
 from deploy.kafka.server import CannotRun
 
 STOP_SECONDS = 20
+BOOTSTRAP = "MOTCUA_KAFKA_BOOTSTRAP"
 
 
 def main() -> int:
     """Start or stop the broker of a data folder; answer the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.kafka", description=__doc__)
-    parser.add_argument("what", choices=["start", "stop"])
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.kafka", description=__doc__, epilog="beside: -- COMMAND [ARG ...]"
+    )
+    parser.add_argument("what", choices=["start", "stop", "beside"])
     parser.add_argument("--port", type=int, default=9092)
     parser.add_argument("--data", type=Path, default=Path(".motcua"))
-    asked = parser.parse_args()
+    ours = [*takewhile(lambda word: word != "--", sys.argv[1:])]
+    command = sys.argv[len(ours) + 2 :]
+    asked = parser.parse_args(ours)
     folder = asked.data / "kafka"
     try:
+        if asked.what == "beside":
+            return run_beside(folder, command)
         print(start(folder, asked.port) if asked.what == "start" else stop(folder))
     except CannotRun as error:
         print(f"make kafka: {error}", file=sys.stderr)
@@ -68,6 +79,30 @@ def stop(folder: Path) -> str:
             break
     _note(folder).unlink(missing_ok=True)
     return f"Kafka has stopped (process {pid}); its data stays in {folder}"
+
+
+def run_beside(folder: Path, command: Sequence[str]) -> int:
+    """Run a command with `MOTCUA_KAFKA_BOOTSTRAP` set; answer its exit status.
+
+    The broker is the one that is named there already, else the one that runs on the folder, else
+    one that starts before the command and stops after it.
+
+    Raises:
+        CannotRun: it cannot start.
+    """
+    with ExitStack() as stack:
+        environment = dict(os.environ)
+        if not environment.get(BOOTSTRAP):
+            running = _running(folder)
+            environment[BOOTSTRAP] = (
+                f"127.0.0.1:{running['port']}"
+                if running
+                else stack.enter_context(Broker(folder)).bootstrap
+            )
+        process = subprocess.Popen(command, env=environment)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: process.send_signal(number))
+        return process.wait()
 
 
 def _note(folder: Path) -> Path:

@@ -1,22 +1,21 @@
 """One KRaft broker, controller and broker in one process, on loopback."""
 
 import base64
-import ctypes
 import os
 import secrets
 import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
 from deploy.kafka.server import HERE, CannotRun, jars, java
+from libs.common.children import dying_with_parent
 
 READY_SECONDS = 120
 """How long a start may take; four seconds where nothing else runs."""
@@ -102,7 +101,7 @@ class Broker:
                 stderr=output,
                 # Ctrl-C is for the application, which may still want to send what it has.
                 start_new_session=True,
-                preexec_fn=None if outlives_us else _dying_with_parent(),
+                preexec_fn=None if outlives_us else dying_with_parent(signal.SIGKILL),
             )
         try:
             self._wait_until_ready()
@@ -232,18 +231,3 @@ def _free_port() -> int:
             continue
         return port
     raise CannotRun("no free port was found on 127.0.0.1 for Kafka: stop what holds them")
-
-
-def _dying_with_parent() -> Callable[[], None]:
-    """Make what the child does before `exec`: ask the kernel to end it when we end (Linux)."""
-    if sys.platform != "linux":
-        return lambda: None
-    prctl = ctypes.CDLL(None).prctl
-    parent = os.getpid()
-
-    def prepare() -> None:
-        prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os._exit(1)  # we were killed before the kernel knew of the wish
-
-    return prepare
