@@ -4,17 +4,20 @@ import asyncio
 import os
 import platform
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from deploy.kafka import Broker, missing_tools
+from libs.common.bus.opening import open_bus
 from libs.common.migrate import migrate
 from libs.common.postgres import EmbeddedPostgres
 from libs.contracts.topics import all_topics
 from services.cli import seed_registry
+from tests.chaos.day import play_under_fire
 from tests.chaos.forms import Form
 from tests.chaos.runs import Outcome, contend, kill_apart, kill_embedded, reach_every_fault
 from tests.support import reachable_folder, settings_for
@@ -39,6 +42,7 @@ def main() -> int:
     ]
     console.print(table(outcomes), recoveries(outcomes))
     wrong = [words for outcome in outcomes for words in outcome.findings.all()]
+    wrong += _day_over_kafka(form)
     for words in wrong[:50]:
         console.print(words, style="red", markup=False, highlight=False)
     return bool(wrong)
@@ -64,6 +68,38 @@ def _on_a_server(run: Run) -> Outcome:
                 return await run(server.url, folder)
 
         return _told(asyncio.run(whole()))
+
+
+def _day_over_kafka(form: Form) -> list[str]:
+    """Play a day over a broker of our own, under fire; give what was wrong."""
+    if missing := missing_tools():
+        console.print(f"no day over Kafka: {missing}", style="yellow", markup=False)
+        return []
+    with reachable_folder() as kept, Broker(kept) as broker, _server_with_the_city(broker) as url:
+        with reachable_folder() as folder:
+            day = asyncio.run(
+                play_under_fire(
+                    url, folder, seed=form.seed, kills=form.day, units=24, broker=broker
+                )
+            )
+    console.print(str(day), markup=False, highlight=False)
+    return day.wrong()
+
+
+@contextmanager
+def _server_with_the_city(broker: Broker) -> Iterator[str]:
+    """Run a database that holds the city, whose events are on Kafka."""
+    with reachable_folder() as data, EmbeddedPostgres(data) as server:
+        settings = settings_for(server.url, kafka_bootstrap=broker.bootstrap)
+
+        async def load() -> None:
+            await migrate(settings, list(all_topics()))
+            async with open_bus(settings, "registry") as bus:
+                await bus.apply_topics(all_topics())
+            await seed_registry(settings)
+
+        asyncio.run(load())
+        yield server.url
 
 
 async def _of(run: Awaitable[Outcome]) -> Outcome:

@@ -10,6 +10,7 @@ from datetime import datetime
 from datetime import time as clock_time
 from pathlib import Path
 
+from deploy.kafka import Broker
 from libs.common.clock import VirtualClock
 from libs.common.worktime import ZONE
 from services.simulate import Outcome as Play
@@ -63,22 +64,22 @@ async def play_under_fire(
     seed: int,
     kills: int,
     units: int = 4,
-    until: clock_time = clock_time(8, 0),
     speed: float = 60,
-    **settings: str | Path | int,
+    broker: Broker | None = None,
 ) -> Day:
-    """Play from 7:30 on a Monday at two doors while processes are killed, `kills` of them.
+    """Play from 7:30 on a Monday, at two doors, until so many processes were killed.
 
-    `settings` are those of all processes: `kafka_bootstrap` chooses the carrier.
+    With a broker the city speaks over Kafka, and the broker is among those that are killed.
     """
     clock = VirtualClock(MONDAY, speed, time.time())
+    kafka = {"kafka_bootstrap": broker.bootstrap} if broker else {}
     city = Apart.on(
         folder, database_url=url, database_pool=3, database_hot_pool=4, clock=str(clock),
-        hours="official", **settings,
+        hours="official", **kafka,
     )  # fmt: skip
     played = Settings(
         url=",".join(city.bases), data_dir=folder, seed=seed, units=units,
-        since=clock_time(7, 30), until=until, settle=60,
+        since=clock_time(7, 30), settle=60,
     )  # fmt: skip
     fallen: Counter[str] = Counter()
     health: list[str] = []
@@ -86,29 +87,45 @@ async def play_under_fire(
         for program in city.programs.values():
             await program.ready()
         tasks = [asyncio.create_task(p.watch(health)) for p in city.programs.values()]
-        tasks.append(asyncio.create_task(_shoot(city.programs, seed, kills, fallen)))
+        stop = asyncio.Event()
+        tasks.append(asyncio.create_task(_shoot(city.programs, broker, seed, kills, fallen, stop)))
         try:
-            play = await simulate(played)
+            play = await simulate(played, stop=stop)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-    assert fallen.total() == kills, f"{fallen.total()} of {kills} kills: play for longer"
+    assert fallen.total() == kills, f"the day was over after {fallen.total()} of {kills} kills"
     return Day(seed, play, fallen, health)
 
 
 async def _shoot(
-    programs: Mapping[str, Program], seed: int, kills: int, fallen: Counter[str]
+    programs: Mapping[str, Program],
+    broker: Broker | None,
+    seed: int,
+    kills: int,
+    fallen: Counter[str],
+    stop: asyncio.Event,
 ) -> None:
-    """Kill one process after the other at random moments; each is started again a moment later."""
+    """Kill one after the other at random moments, each started again a moment later; then let the
+    play come to its end."""
     dice = random.Random(seed)  # noqa: S311  (the same victims each time)
+    victims = sorted(programs) + (["kafka"] if broker else [])
     bag: list[str] = []
     for _ in range(kills):
-        bag = bag or dice.sample(sorted(programs), len(programs))
-        victim = programs[bag.pop()]
+        bag = bag or dice.sample(victims, len(victims))
+        name = bag.pop()
         await asyncio.sleep(dice.uniform(0.2, 1.5))
-        victim.kill()
-        fallen[victim.name] += 1
+        fallen[name] += 1
+        if name == "kafka":
+            assert broker is not None
+            broker.kill()
+            await asyncio.sleep(dice.uniform(0, 2))
+            await asyncio.to_thread(broker.start)
+            continue
+        programs[name].kill()
         await asyncio.sleep(dice.uniform(0, 1))
-        victim.start()
-        await victim.ready()
+        programs[name].start()
+        await programs[name].ready()
+    await asyncio.sleep(3)
+    stop.set()

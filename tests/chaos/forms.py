@@ -23,19 +23,21 @@ class Form:
     apart: tuple[str, ...]
     tickets: int
     check_each_fault: bool
+    day: int
+    """Kills during the day over Kafka."""
 
     @classmethod
     def short(cls) -> "Form":
         """Read the environment; without it: what every landing passes."""
-        return cls._read("0", "2", "320", seed="20261116")
+        return cls._read("0", "2", "320", "9", seed="20261116")
 
     @classmethod
     def long(cls) -> "Form":
         """Read the environment; without it: some ten minutes, another seed each time."""
-        return cls._read("40", "16", "5000", seed=str(random.SystemRandom().randrange(10**8)))
+        return cls._read("40", "16", "5000", "60", seed=str(random.SystemRandom().randrange(10**8)))
 
     @classmethod
-    def _read(cls, kills: str, apart: str, tickets: str, *, seed: str) -> "Form":
+    def _read(cls, kills: str, apart: str, tickets: str, day: str, *, seed: str) -> "Form":
         chosen = int(os.environ.get("MOTCUA_CHAOS_KILLS") or kills)
         dice = random.Random(int(os.environ.get("MOTCUA_CHAOS_SEED") or seed))  # noqa: S311
         # Ten times in a row the server alone: its tasks must come back from each.
@@ -47,4 +49,5 @@ class Form:
             apart=tuple(islice(cycle(APART), processes)),
             tickets=int(os.environ.get("MOTCUA_CHAOS_TICKETS") or tickets),
             check_each_fault=bool(chosen),
+            day=int(os.environ.get("MOTCUA_CHAOS_DAY_KILLS") or day),
         )
