@@ -75,13 +75,14 @@ def _day_over_kafka(form: Form) -> list[str]:
     if missing := missing_tools():
         console.print(f"no day over Kafka: {missing}", style="yellow", markup=False)
         return []
-    with reachable_folder() as kept, Broker(kept) as broker, _server_with_the_city(broker) as url:
-        with reachable_folder() as folder:
-            day = asyncio.run(
-                play_under_fire(
-                    url, folder, seed=form.seed, kills=form.day, units=24, broker=broker
-                )
-            )
+    with (
+        reachable_folder() as kept,
+        reachable_folder() as folder,
+        Broker(kept) as broker,
+        _server_with_the_city(broker) as url,
+    ):
+        play = play_under_fire(url, folder, seed=form.seed, kills=form.day, units=24, broker=broker)
+        day = asyncio.run(play)
     console.print(str(day), markup=False, highlight=False)
     return day.wrong()
 
