@@ -124,6 +124,11 @@ class Follower(Protocol):
         """Whether everything that was in the log when following began has been read."""
         ...
 
+    @property
+    def missing(self) -> frozenset[str]:
+        """Name the topics that do not exist yet; they are read from when they do."""
+        ...
+
 
 class Bus(Protocol):
     """Carries records between services."""

@@ -100,6 +100,10 @@ class EmbeddedBus:
                 self._ends |= changed
                 self._moved.notify_all()
 
+    def knows(self, topic: str) -> bool:
+        """Tell whether a topic exists, as far as is known here."""
+        return topic in self._ends
+
     def end(self, topic: str) -> int:
         """Give the offset that the topic's next record will have, as far as is known here."""
         return self._ends.get(topic, 0)
@@ -372,6 +376,11 @@ class EmbeddedFollower:
     def caught_up(self) -> bool:
         """Whether all that was there at the beginning has been read."""
         return all(self._positions[topic] >= end for topic, end in self._ends.items())
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """Name the topics that do not exist yet."""
+        return frozenset(topic for topic in self._positions if not self._bus.knows(topic))
 
 
 def _received(topic: str, row: asyncpg.Record) -> Received:
