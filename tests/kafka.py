@@ -1,7 +1,7 @@
 """A real Kafka for the tests that are marked so: the one that is named, else one of our own."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
@@ -27,12 +27,18 @@ _JVM = ("-Xmx384m", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 
 
 @contextmanager
-def own_broker() -> Iterator[Broker]:
+def own_broker(
+    *,
+    port: int | None = None,
+    settings: Mapping[str, str] | None = None,
+    cluster: str | None = None,
+) -> Iterator[Broker]:
     """Run a broker that a test may kill, freeze and start again."""
     _require_tools()
+    told = _SETTINGS | dict(settings or {})
     with (
         reachable_folder() as folder,
-        Broker(folder, settings=_SETTINGS, jvm=_JVM) as broker,
+        Broker(folder, port=port, settings=told, jvm=_JVM, cluster=cluster) as broker,
     ):
         yield broker
 

@@ -87,7 +87,8 @@ class Producer(Protocol):
             UnknownTopic: a topic is missing; nothing was sent.
             TooLarge: a record is too large for its topic; nothing was sent.
             Fenced: another producer of this name was opened.
-            BusError: the bus did not acknowledge; the records may have been sent or not.
+            BusError: the bus did not acknowledge, the records may have been sent or not, and this
+                producer sends no more; open another.
         """
         ...
 

@@ -92,6 +92,12 @@ def bus_errors(doing: str) -> Iterator[None]:
     """Let the client's errors out under their names on our side."""
     try:
         yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # It is not we who are cancelled, but a task of the client's that we waited for.
+        raise BusError(f"{doing}: interrupted") from error
     except Exception as error:
         if (named := as_bus_error(error, doing)) is None or named is error:
             raise
