@@ -56,6 +56,8 @@ class Connection:
             "enable_auto_commit": False,
             "isolation_level": "read_committed",
             "fetch_max_wait_ms": milliseconds(self.poll_seconds),
+            # A topic that was deleted and made anew has to be found again.
+            "metadata_max_age_ms": milliseconds(self.look_seconds * 5),
         }
 
 
