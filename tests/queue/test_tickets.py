@@ -657,8 +657,9 @@ def test_a_head_start_is_never_starvation(
     """Who has waited the promise comes before every newcomer, whatever either's class."""
     came = MONDAY + first
     newcomer = MONDAY + second
-    mine = policy.due_at(came, class_, PROMISE)
-    theirs = policy.due_at(newcomer, other, PROMISE)
+    promise = policy.Promise(PROMISE)
+    mine = promise.due_at(came, class_)
+    theirs = promise.due_at(newcomer, other)
     assert came <= mine <= came + PROMISE
     if newcomer - came >= PROMISE:
         assert mine < theirs or mine == theirs == came + PROMISE
@@ -674,7 +675,7 @@ def test_nobody_is_due_before_arriving_however_short_the_promise(
     arrival: timedelta, class_: str, promise: timedelta
 ) -> None:
     came = MONDAY + arrival
-    assert came <= policy.due_at(came, class_, promise) <= came + promise
+    assert came <= policy.Promise(promise).due_at(came, class_) <= came + promise
 
 
 # Counters -------------------------------------------------------------------------------------
