@@ -94,7 +94,7 @@ async def note_print(pool: asyncpg.Pool, ticket_id: UUID, asked: Asked) -> str:
         )
     if row is not None:
         return str(row["body"])
-    await moves.refuse(pool, ticket_id, moves.REISSUE, asked)
+    await moves.refuse(pool, ticket_id, moves.PRINT_FAILED, asked)
     raise Unavailable("the ticket is changed by others; try again")
 
 

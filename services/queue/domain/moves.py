@@ -307,6 +307,7 @@ async def refuse(
     stranger = held_by not in (None, asked.by.subject) and not asked.over_others
     if stranger or counter not in (None, ticket["counter"]):
         raise HeldElsewhere(f"{ticket['number']} was called by counter {ticket['counter']}")
+    _check_interval(ticket, step, asked)
     if not ticket["series_served"]:
         raise SeriesNotServed(f"no counter of {ticket['unit']} calls the series {series}")
     if step.desk:
@@ -328,11 +329,11 @@ def _check_state(ticket: asyncpg.Record, step: Move, asked: Asked) -> None:
         raise NotAllowedNow(
             f"{ticket['number']} is {status}{since}", ticket_status=status, allowed=allowed
         )
-    elif step is RECALL and status == "called":
-        _check_interval(ticket, asked)
 
 
-def _check_interval(ticket: asyncpg.Record, asked: Asked) -> None:
+def _check_interval(ticket: asyncpg.Record, step: Move, asked: Asked) -> None:
+    if step is not RECALL or ticket["status"] != "called":
+        return
     called_at = ticket["called_at"]
     again = called_at + asked.rules.recall_interval
     if called_at <= asked.now < again:

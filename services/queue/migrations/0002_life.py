@@ -1,12 +1,14 @@
 """A ticket's whole life: set aside, sent on, printed again, ended for want of a day or unit."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0002"
 down_revision = "0001"
 
-_NEW = {
+_NEW: dict[str, Any] = {
     "for_counter": sa.Integer(),
     "printed_at": sa.DateTime(timezone=True),
     "call_reason": sa.Text(),
