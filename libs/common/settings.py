@@ -68,6 +68,14 @@ class Settings(BaseSettings):
     """Fault points at which a test kills this process: see `libs.common.faults`."""
     sla_seconds: int = Field(default=1200, ge=60)
     """The promise: a ticket is called within this many seconds (order of 13 June 2025, item 1)."""
+    head_start_seconds: dict[str, int] = Field(default_factory=dict)
+    """How much earlier than its arrival says a priority class is due, where not the default."""
+    recall_interval_seconds: int = Field(default=15, ge=0, le=600)
+    """How long after a call the same ticket may be called again."""
+    no_show_grace_seconds: int = Field(default=600, ge=0, le=14_400)
+    """How long after a no-show the person may still be taken."""
+    last_ticket_margin_seconds: int | None = Field(default=None, ge=0, le=14_400)
+    """Where set, nobody gets a ticket whose turn is expected later than this before closing."""
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -76,6 +84,16 @@ class Settings(BaseSettings):
 
         folder = os.environ.get("MOTCUA_SECRETS_DIR")
         return cls(_secrets_dir=folder) if folder else cls()
+
+    @model_validator(mode="after")
+    def _a_head_start_is_within_the_promise(self) -> Self:
+        for name, seconds in self.head_start_seconds.items():
+            if not 0 <= seconds <= self.sla_seconds:
+                raise ValueError(
+                    f"MOTCUA_HEAD_START_SECONDS gives {name} {seconds}: a head start is between 0 "
+                    f"and the promise of {self.sla_seconds} seconds"
+                )
+        return self
 
     @model_validator(mode="after")
     def _production_is_strict(self) -> Self:

@@ -12,8 +12,9 @@ from libs.common import fast_json
 from libs.common.app import Core
 from libs.contracts.directory import Directory
 from libs.contracts.following import following_registry
+from services.queue.domain.endings import Nights
 from services.queue.load import BREACHES, Loads
-from services.queue.policy import oldest_now
+from services.queue.policy import Rules, oldest_now
 
 _BOARD = """
 SELECT number, status, counter, issued_at, due_at, called_at
@@ -69,10 +70,12 @@ def _shown(row: asyncpg.Record) -> dict[str, Any]:
 async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
     """Open what only the queue has: the directory and the loads."""
     async with following_registry(core) as state:
+        rules = Rules.of(core.settings)
         loads = Loads(core)
         core.tasks.start("loads", loads.run())
+        core.tasks.start("nights", Nights(core, state["directory"]).run())
         core.tasks.start("units-shown", _show_every_unit(state["directory"], loads))
-        yield state | {"loads": loads}
+        yield state | {"loads": loads, "rules": rules}
 
 
 async def _show_every_unit(directory: Directory, loads: Loads) -> None:

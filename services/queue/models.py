@@ -48,6 +48,7 @@ class Counter(Base):
     series: Mapped[list[str]] = mapped_column(ARRAY(String), server_default="{}")
     """The series it calls; empty means all."""
     changed_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(server_default="0")
 
 
 class TicketNumber(Base):
@@ -67,7 +68,10 @@ class Ticket(Base):
     __tablename__ = "tickets"
     __table_args__ = (
         # No number twice, whatever the code above does.
-        UniqueConstraint("unit", "series", "business_day", "sequence", name="tickets_number_once"),
+        UniqueConstraint("unit", "business_day", "number", name="tickets_number_once"),
+        # A ticket goes on in one other unit.
+        Index("tickets_linked_once", "transferred_from", unique=True,
+              postgresql_where=text("transferred_from IS NOT NULL")),
         # A counter and an officer hold one person at a time.
         Index("tickets_one_per_counter", "unit", "counter", unique=True,
               postgresql_where=text(AT_A_COUNTER)),
@@ -76,19 +80,30 @@ class Ticket(Base):
         # The order of calling: earliest due first.
         Index("tickets_waiting", "unit", "due_at", "issued_at", "id",
               postgresql_where=text("status = 'waiting'")),
+        Index("tickets_parked", "unit", postgresql_where=text("status = 'parked'")),
         Index("tickets_day", "unit", "business_day", "issued_at"),
         Index("tickets_ended", "ended_at", postgresql_where=text("status = 'finished'")),
         CheckConstraint(
             "status IN ('waiting', 'called', 'serving', 'finished', 'parked', 'no_show', "
             "'cancelled', 'transferred')", name="status"),
-        CheckConstraint(f"NOT ({AT_A_COUNTER}) OR (counter IS NOT NULL AND officer IS NOT NULL)",
+        # Who is called by a manager is held by nobody until an officer at the counter begins.
+        CheckConstraint("status NOT IN ('called', 'serving') OR counter IS NOT NULL"
+                        " AND (officer IS NOT NULL OR NOT status = 'serving')",
                         name="at_a_counter"),
+        # Only waiting is bound to a counter: a closed one must find all who wait for it alone.
+        CheckConstraint("for_counter IS NULL OR status = 'waiting'", name="for_counter"),
+        CheckConstraint("cancel_cause IS NULL OR status = 'cancelled' AND cancel_cause IN "
+                        "('asked', 'print_failed', 'day_over', 'unit_closed')",
+                        name="cancel_cause"),
+        CheckConstraint("(status = 'transferred') = (transferred_to IS NOT NULL)",
+                        name="transferred"),
     )  # fmt: skip
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     version: Mapped[int]
     unit: Mapped[str]
     series: Mapped[str]
+    """The one it waits in; the number's own is its first letter."""
     business_day: Mapped[date]
     sequence: Mapped[int]
     number: Mapped[str]
@@ -98,15 +113,26 @@ class Ticket(Base):
     procedure_codes: Mapped[list[str]] = mapped_column(ARRAY(String))
     dossier_code: Mapped[str | None]
     issued_at: Mapped[datetime]
+    """When the person came; a ticket that continues another one keeps that one's."""
     due_at: Mapped[datetime]
     called_at: Mapped[datetime | None]
     """The latest call."""
     first_called_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
+    """Of the latest sitting; null again while the person waits."""
     ended_at: Mapped[datetime | None]
     counter: Mapped[int | None]
     officer: Mapped[str | None]
     """Subject of the token that called it."""
+    call_reason: Mapped[str | None]
+    """Why it was called out of order, the last time that it was."""
+    for_counter: Mapped[int | None]
+    """The only counter that may call it."""
+    printed_at: Mapped[datetime | None]
+    reissues: Mapped[int] = mapped_column(server_default="0")
+    cancel_cause: Mapped[str | None]
+    transferred_from: Mapped[UUID | None]
+    transferred_to: Mapped[UUID | None]
 
 
 class PublishedLoad(Base):

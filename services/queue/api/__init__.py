@@ -1,5 +1,5 @@
 """Routes of the queue, one module per thing that clients speak of."""
 
-from services.queue.api import boards, counters, tickets
+from services.queue.api import boards, counters, steps, tickets
 
-ROUTERS = (tickets.router, counters.router, boards.router)
+ROUTERS = (tickets.router, steps.router, counters.router, boards.router)

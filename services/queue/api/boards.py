@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 
 from libs.common import fast_json
 from libs.common.db import Session
@@ -128,6 +128,8 @@ class TicketListed(Out):
     due_at: LocalTime
     called_at: LocalTime | None
     counter: int | None
+    call_reason: str | None
+    for_counter: int | None
     version: int
 
 
@@ -151,7 +153,7 @@ async def list_tickets(
     rows = (
         select(ticket)
         .where(ticket.unit == code, ticket.business_day == business_day(now))
-        .order_by(ticket.series, ticket.sequence)
+        .order_by(_OF_NUMBER, ticket.sequence)
     )
     for column, value in ((ticket.status, status), (ticket.number, number)):
         if value is not None:
@@ -164,12 +166,16 @@ async def list_tickets(
     last = found[limit - 1] if len(found) > limit else None
     return Page(
         items=[TicketListed.model_validate(row) for row in found[:limit]],
-        next_cursor=f"{last.series}{last.sequence}" if last else None,
+        next_cursor=f"{last.number[:1]}{last.sequence}" if last else None,
     )
+
+
+_OF_NUMBER = func.left(models.Ticket.number, 1)
+"""The series a number was given from; a ticket may wait in another one meanwhile."""
 
 
 def _after(cursor: str) -> Any:
     series, sequence = cursor[:1], cursor[1:]
     if not sequence.isascii() or not sequence.isdigit() or len(sequence) > 9:
         raise malformed_field("cursor", "take it from `next_cursor` of the page before")
-    return tuple_(models.Ticket.series, models.Ticket.sequence) > (series, int(sequence))
+    return tuple_(_OF_NUMBER, models.Ticket.sequence) > (series, int(sequence))

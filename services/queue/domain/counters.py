@@ -1,19 +1,31 @@
 """Counters: opened, paused and closed, and made by their manager."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.events import publish
+from libs.contracts.queue import TicketTransferred
+from services.queue.domain.endings import announce_counter, head
 from services.queue.domain.refusals import StillHolding, UnknownCounter
 from services.queue.models import Counter, Ticket
 
 
 async def set_counter(
-    session: AsyncSession, unit: str, number: int, values: dict[str, Any], *, may_create: bool
+    session: AsyncSession,
+    unit: str,
+    number: int,
+    values: dict[str, Any],
+    *,
+    at: datetime,
+    may_create: bool,
 ) -> Counter:
     """Open, pause or close a counter; a manager's word also makes one.
+
+    Who waits for a counter that closes waits for any of their series from then on.
 
     Raises:
         UnknownCounter: there is none and the caller may not make one. StillHolding: it is to be
@@ -27,8 +39,11 @@ async def set_counter(
         raise UnknownCounter(f"{unit} has no counter {number}; its manager makes one")
     if values["state"] == "closed":
         await _check_nobody_at(session, unit, number)
+        await _release_who_waits_for(session, unit, number, at)
     for name, value in values.items():
         setattr(counter, name, value)
+    counter.changed_at = at
+    announce_counter(session, counter, at=at)
     return counter
 
 
@@ -42,3 +57,20 @@ async def _check_nobody_at(session: AsyncSession, unit: str, number: int) -> Non
     )
     if held:
         raise StillHolding(f"counter {number} still holds {held}: finish it, or pause the counter")
+
+
+async def _release_who_waits_for(
+    session: AsyncSession, unit: str, number: int, at: datetime
+) -> None:
+    # The counter's row is held: nobody is sent to it meanwhile.
+    bound = await session.scalars(
+        select(Ticket)
+        .where(Ticket.unit == unit, Ticket.status == "waiting", Ticket.for_counter == number)
+        .order_by(Ticket.id)
+        .with_for_update()
+    )
+    for ticket in bound:
+        ticket.for_counter = None
+        ticket.version += 1
+        when = max(at, ticket.issued_at)
+        publish(session, TicketTransferred(**head(ticket, at=when)), at=when)
