@@ -68,6 +68,22 @@ class Settings(BaseSettings):
     """Fault points at which a test kills this process: see `libs.common.faults`."""
     sla_seconds: int = Field(default=1200, ge=60)
     """The promise: a ticket is called within this many seconds (order of 13 June 2025, item 1)."""
+    appointment_slot_minutes: int = Field(default=30, ge=10, le=240)
+    """How long an appointment slot is where the centre has no length of its own."""
+    appointment_share: float = Field(default=0.25, ge=0, le=1)
+    """The part of what a centre's planned counters can serve that is given by appointment."""
+    appointment_web_share: float = Field(default=0.75, ge=0, le=1)
+    """The part of a slot that callers without credentials may fill between them."""
+    appointment_days_ahead: int = Field(default=14, ge=0, le=90)
+    appointment_early_minutes: int = Field(default=15, ge=0, le=120)
+    """How long before its start an appointment may be checked in."""
+    appointment_late_minutes: int = Field(default=15, ge=0, le=120)
+    """How long after its start an appointment may be checked in."""
+    kiosk_lease_numbers: int = Field(default=200, ge=1, le=500)
+    """How many numbers a kiosk gets to issue offline where it does not say how many."""
+    kiosk_lease_days_ahead: int = Field(default=7, ge=0, le=30)
+    kiosk_key_file: Path | None = None
+    """PEM file of the Ed25519 keys that sign kiosks' leases: the first signs, all are trusted."""
 
     @classmethod
     def from_environment(cls) -> Self:
