@@ -12,6 +12,7 @@ from libs.common import fast_json
 from libs.common.app import Core
 from libs.contracts.directory import Directory
 from libs.contracts.following import following_registry
+from services.queue.domain.appointments import release_for_ever
 from services.queue.load import BREACHES, Loads
 from services.queue.policy import oldest_now
 
@@ -72,6 +73,7 @@ async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
         loads = Loads(core)
         core.tasks.start("loads", loads.run())
         core.tasks.start("units-shown", _show_every_unit(state["directory"], loads))
+        core.tasks.start("missed-appointments", release_for_ever(core))
         yield state | {"loads": loads}
 
 

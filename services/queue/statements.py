@@ -32,7 +32,7 @@ SELECT {event_id}, 'queue.tickets.v1', t.unit, '{type_}', {at}, {trace},
 FROM {source} AS t"""
 
 
-_KEEP = """
+KEEP = """
 INSERT INTO idempotency_keys (digest, fingerprint, status, answer)
 SELECT {digest}, {fingerprint}, {status}, body::text FROM answer WHERE {digest} IS NOT NULL"""
 
@@ -70,7 +70,7 @@ WITH numbered AS (
     )
 } AS body
     FROM issued AS t, ahead
-), kept AS ({_KEEP.format(digest="$14::bytea", fingerprint="$15::bytea", status=201)}
+), kept AS ({KEEP.format(digest="$14::bytea", fingerprint="$15::bytea", status=201)}
 )
 SELECT body::text FROM answer
 """
@@ -93,7 +93,7 @@ WITH desk AS (
 ), next AS (
     SELECT waiting.id FROM tickets AS waiting, desk
     WHERE waiting.unit = $1 AND waiting.status = 'waiting' AND waiting.due_at >= $9
-        AND (desk.series = '{{}}' OR waiting.series = ANY (desk.series))
+        AND (desk.series = '{{}}' OR left(waiting.series, 1) = ANY (desk.series))
     ORDER BY waiting.due_at, waiting.issued_at, waiting.id
     LIMIT 1 FOR UPDATE OF waiting SKIP LOCKED
 ), called AS (
@@ -104,7 +104,7 @@ WITH desk AS (
     FROM next WHERE ticket.id = next.id RETURNING ticket.*
 ), announced AS ({_CALLED}
 ), answer AS (SELECT {TICKET} AS body FROM called AS t
-), kept AS ({_KEEP.format(digest="$7::bytea", fingerprint="$8::bytea", status=200)}
+), kept AS ({KEEP.format(digest="$7::bytea", fingerprint="$8::bytea", status=200)}
 )
 SELECT body::text, extract(epoch FROM called_at - issued_at)::float8 AS wait,
     called_at = first_called_at AS first_call
@@ -115,14 +115,15 @@ oldest callable arrival.
 
 The counter's row is held so that it is not closed between the look at its state and the call. A
 caller may have looked at its clock before the ticket that it takes was issued: nobody is called
-before arriving."""
+before arriving. A kiosk's offline series is the letter of its line and one of the kiosk's own:
+whoever serves the line calls both."""
 
 WHY_NOBODY = """
 SELECT desk.state, held.number AS held_here, held.status AS held_status,
     (SELECT number || ' at counter ' || counter || ' of ' || unit FROM tickets WHERE officer = $3
         AND status IN ('called', 'serving')) AS held_by_officer,
     EXISTS (SELECT FROM tickets WHERE unit = $1 AND status = 'waiting' AND due_at >= $4
-        AND (desk.series = '{}' OR series = ANY (desk.series))) AS somebody_waits
+        AND (desk.series = '{}' OR left(series, 1) = ANY (desk.series))) AS somebody_waits
 FROM counters AS desk
     LEFT JOIN tickets AS held ON held.unit = desk.unit AND held.counter = desk.number
         AND held.status IN ('called', 'serving')
@@ -148,7 +149,7 @@ WITH moved AS (
     RETURNING ticket.*
 ), announced AS ({announce}
 ), answer AS (SELECT {TICKET} AS body FROM moved AS t
-), kept AS ({_KEEP.format(digest="$8::bytea", fingerprint="$9::bytea", status=200)}
+), kept AS ({KEEP.format(digest="$8::bytea", fingerprint="$9::bytea", status=200)}
 )
 SELECT body::text FROM answer
 """

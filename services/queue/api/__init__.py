@@ -1,5 +1,10 @@
 """Routes of the queue, one module per thing that clients speak of."""
 
-from services.queue.api import boards, counters, tickets
+from services.queue.api import appointments, boards, counters, tickets
 
-ROUTERS = (tickets.router, counters.router, boards.router)
+ROUTERS = (
+    tickets.router,
+    counters.router,
+    boards.router,
+    appointments.router,
+)
