@@ -183,8 +183,7 @@ def ticket_id(lease: KioskLease, number: str) -> UUID:
     """Give the id of the ticket that a leased number becomes (UUID version 5 in the lease's id).
 
     A kiosk can print it on the slip before anybody else knows of the ticket. The lease's id is
-    random and known to the kiosk and the unit's staff alone: who holds one ticket can guess no
-    other.
+    random and told to the kiosk alone: who holds one ticket can guess no other.
     """
     return uuid5(lease.id, number)
 

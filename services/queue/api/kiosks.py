@@ -53,7 +53,6 @@ class LeaseIn(In):
 class LeaseOut(Out):
     """A block of numbers: `first` to `last` of `series`, each written with three digits or more."""
 
-    id: UUID
     kiosk: str
     unit: str
     series: str
@@ -76,9 +75,11 @@ class LeaseOut(Out):
 
 
 class LeaseGranted(LeaseOut):
-    """A lease with its signed form, a JWS that the kiosk keeps and sends back."""
+    """A lease as the kiosk alone sees it: the ids of its tickets follow from its own."""
 
+    id: UUID
     signed: str
+    """A JWS, which the kiosk keeps and sends back."""
 
 
 class ReconcileIn(In):
@@ -175,7 +176,8 @@ async def lend(
     )
     count = wish.count or settings.kiosk_lease_numbers
     lease = await kiosks.lend(session, kiosk, unit, line=wish.series, day=day, count=count, now=now)
-    return LeaseGranted(**LeaseOut.of(lease, now).model_dump(), signed=keys.sign(lease))
+    seen = LeaseOut.of(lease, now).model_dump()
+    return LeaseGranted(**seen, id=lease.id, signed=keys.sign(lease))
 
 
 @router.post("/{kiosk}/reconcile", response_model=Reconciled, dependencies=[Once])

@@ -133,6 +133,7 @@ async def lend(
     Raises:
         TooManyLeases, NoSeriesLeft.
     """
+    now = now.replace(microsecond=0)  # as the signed form tells it, and as kiosks tell theirs
     letter = await _letter(session, unit, day, kiosk)
     await _check_few(session, kiosk, unit, day)
     series = line + letter
