@@ -164,6 +164,7 @@ async def test_a_kiosk_that_asks_in_a_loop_does_not_use_up_the_numbers(
     [refused, *_] = [answer.json() for answer in answers if answer.status_code == 409]
     assert sorted(refused["leases"]) == sorted(lent["id"] for lent in held)
     assert (await borrow(queue, unit, business_day="2026-11-17")).status_code == 201
+    assert (await borrow(queue, unit, series="B")).status_code == 201
     assert (await reconcile(queue, held[0], [])).status_code == 200
     assert (await borrow(queue, unit, count=1)).status_code == 201
 

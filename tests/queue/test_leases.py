@@ -9,7 +9,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -30,6 +30,7 @@ from services.queue.leases import (
 from services.queue.models import KioskLease
 from tests.queue.visits import at
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 GRANTED = at("2026-11-16T08:00:00")
 NOW = at("2026-11-16T15:00:00")
 
@@ -85,6 +86,7 @@ def test_our_own_lease_is_known_again_also_after_it_expired(keys: LeaseKeys) -> 
     assert keys.lease_id(keys.sign(old)) == old.id
 
 
+@UNHURRIED
 @given(st.data())
 def test_a_lease_of_which_one_letter_was_changed_is_refused(data: st.DataObject) -> None:
     keys = LeaseKeys([ed25519.Ed25519PrivateKey.from_private_bytes(b"k" * 32)])
@@ -185,6 +187,7 @@ def test_without_a_file_production_has_no_keys_and_with_a_bad_one_does_not_start
 # Numbers ------------------------------------------------------------------------------------------
 
 
+@UNHURRIED
 @given(st.integers(1, 99_999))
 def test_a_number_names_its_place_in_the_series(sequence: int) -> None:
     number = number_of("AB", sequence)
@@ -211,9 +214,9 @@ _moments = st.integers(0, int((NOW - GRANTED).total_seconds())).map(
 
 
 @st.composite
-def accounts(draw: st.DrawFn) -> list[dict[str, Any]]:
+def accounts(draw: st.DrawFn, least: int = 0) -> list[dict[str, Any]]:
     """Draw what a kiosk may have issued from the lease."""
-    numbers = draw(st.lists(st.integers(101, 300), max_size=8, unique=True))
+    numbers = draw(st.lists(st.integers(101, 300), min_size=least, max_size=8, unique=True))
     entries = []
     for sequence in numbers:
         status = draw(st.sampled_from(sorted(LIVES)))
@@ -241,6 +244,7 @@ def fields(entries: list[dict[str, Any]], held: KioskLease | None = None) -> set
     return {error["field"] for error in mistakes(issued, held or lease(), NOW)}
 
 
+@UNHURRIED
 @given(accounts())
 def test_what_may_have_happened_is_taken(entries: list[dict[str, Any]]) -> None:
     assert fields(entries) == set()
@@ -257,7 +261,8 @@ _SPOILT: dict[str, dict[str, Any]] = {
 }
 
 
-@given(accounts().filter(len), st.sampled_from(sorted(_SPOILT)), st.data())
+@UNHURRIED
+@given(accounts(least=1), st.sampled_from(sorted(_SPOILT)), st.data())
 def test_an_entry_that_cannot_be_is_named_and_the_others_are_not(
     entries: list[dict[str, Any]], how: str, data: st.DataObject
 ) -> None:
@@ -268,7 +273,8 @@ def test_an_entry_that_cannot_be_is_named_and_the_others_are_not(
     assert fields(entries) == {f"tickets.{place}.{name}"}
 
 
-@given(accounts().filter(len), st.data())
+@UNHURRIED
+@given(accounts(least=1), st.data())
 def test_a_number_told_twice_is_named_where_it_comes_again(
     entries: list[dict[str, Any]], data: st.DataObject
 ) -> None:
@@ -304,6 +310,7 @@ def test_a_life_that_cannot_be_is_named_field_by_field(told: dict[str, Any], bad
     assert fields([entry]) == {f"tickets.0.{name}" for name in bad}
 
 
+@UNHURRIED
 @given(accounts(), st.randoms())
 def test_the_order_of_an_account_does_not_matter_and_its_contents_do(
     entries: list[dict[str, Any]], dice: Any

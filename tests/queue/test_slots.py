@@ -1,12 +1,12 @@
 """Slots of a day: inside the opening hours, never overlapping, as many people as were planned."""
 
 from collections.abc import Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from libs.common.settings import Settings
@@ -14,16 +14,17 @@ from libs.common.worktime import (
     OFFICIAL_HOURS,
     ROUND_THE_CLOCK,
     WEEKDAYS,
-    ZONE,
     Calendar,
     DayOverride,
     OpeningHours,
     Period,
     is_open,
     local,
+    periods,
 )
 from services.queue.slots import Plan, plan_of, slot_at, slots_of
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SETTINGS = Settings()
 PLAN = plan_of(SETTINGS, 5, {})
 PLAIN = Calendar()
@@ -151,6 +152,7 @@ _plans = st.builds(
 )
 
 
+@UNHURRIED
 @given(_days, _plans, opening_hours(), calendars())
 def test_slots_lie_in_the_opening_hours_and_fill_them(
     day: date, plan: Plan, hours: OpeningHours, calendar: Calendar
@@ -166,15 +168,11 @@ def test_slots_lie_in_the_opening_hours_and_fill_them(
         assert slot_at(slot.starts_at + timedelta(seconds=1), plan, hours, calendar) is None
     for earlier, later in pairwise(slots):
         assert earlier.ends_at <= later.starts_at
-    # No room for another: what is open and in no slot is shorter than one.
-    midnight = datetime.combine(day, time.min, tzinfo=ZONE)
-    idle = timedelta()
-    for minute in range(24 * 60):
-        at = midnight + timedelta(minutes=minute)
-        within = any(slot.starts_at <= at < slot.ends_at for slot in slots)
-        free = is_open(at, hours, calendar) and not within
-        idle = idle + timedelta(minutes=1) if free else timedelta()
-        assert idle < plan.length
+    for opens, closes in periods(day, hours, calendar):
+        inside = [slot for slot in slots if opens <= slot.starts_at < closes]
+        filled = inside[-1].ends_at if inside else opens
+        assert filled - opens == len(inside) * plan.length, "one after another from the opening on"
+        assert closes - filled < plan.length, "and no room for another"
 
 
 def test_round_the_clock_means_round_the_clock() -> None:

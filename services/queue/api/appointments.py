@@ -86,7 +86,7 @@ class AppointmentShown(AppointmentOut):
 
 
 class SlotOut(Out):
-    """A slot; who is expected in it is told only to its centre and the city."""
+    """A slot; who is expected in it is told only to those who work at the centre."""
 
     starts_at: LocalTime
     ends_at: LocalTime
@@ -131,7 +131,7 @@ class RulesOut(Out):
         minute = timedelta(minutes=1)
         return cls(
             unit=unit,
-            slot_minutes=plan.length // minute,
+            slot_minutes=plan.minutes,
             capacity=plan.capacity,
             web_capacity=plan.web_capacity,
             days_ahead=plan.days_ahead,
@@ -168,9 +168,7 @@ def _units(principal: Principal) -> list[str] | None:
 
 
 def _expects(principal: Principal, unit: str) -> bool:
-    """Tell whether a caller may see who is expected at a unit."""
-    if principal.role == Role.city:
-        return True
+    """Tell whether a caller may see who is expected at a unit, and the ids by which they claim."""
     return principal.role in (Role.officer, Role.manager) and unit in principal.units
 
 
@@ -326,7 +324,7 @@ async def set_rules(
     code = registry.current(unit).code
     if actor.role == Role.manager:
         check_unit(code, actor)
+    centre = registry.centre(code)
     rules = body.model_dump()
     await booking.set_rules(session, code, rules | {"changed_at": now})
-    centre = registry.centre(code)
     return RulesOut.of(code, plan_of(request.state.settings, centre.counters_planned, rules))

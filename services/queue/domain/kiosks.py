@@ -39,8 +39,8 @@ from services.queue.models import KioskLease, KioskSeries, Ticket, TicketNumber
 from services.queue.statements import TICKET
 
 OPEN_LEASES: Final = 5
-"""How many leases of a day a kiosk may hold at once: one that lost its memory gets another, one
-that asks in a loop does not use up the numbers."""
+"""How many leases of a day and line a kiosk may hold at once: one that lost its memory gets
+another, one that asks in a loop does not use up the numbers."""
 
 RECONCILE_WITHIN: Final = timedelta(days=7)
 """How long after its end a lease is still taken in: later, the week's report has been sealed."""
@@ -134,9 +134,8 @@ async def lend(
         TooManyLeases, NoSeriesLeft.
     """
     now = now.replace(microsecond=0)  # as the signed form tells it, and as kiosks tell theirs
-    letter = await _letter(session, unit, day, kiosk)
-    await _check_few(session, kiosk, unit, day)
-    series = line + letter
+    series = line + await _letter(session, unit, day, kiosk)
+    await _check_few(session, unit, series, day)
     taken = upsert(TicketNumber).values(unit=unit, series=series, business_day=day, last=count)
     last = await session.scalar(
         taken.on_conflict_do_update(
@@ -184,20 +183,21 @@ async def _letter(session: AsyncSession, unit: str, day: date, kiosk: str) -> st
     raise NoSeriesLeft(f"{unit} has {len(LETTERS)} kiosks with numbers for {day} already")
 
 
-async def _check_few(session: AsyncSession, kiosk: str, unit: str, day: date) -> None:
+async def _check_few(session: AsyncSession, unit: str, series: str, day: date) -> None:
     lease = KioskLease
     held = await session.scalars(
         select(lease.id).where(
-            lease.kiosk == kiosk,
             lease.unit == unit,
             lease.business_day == day,
+            lease.series == series,
             lease.reconciled_at.is_(None),
         )
     )
     ids = [str(held_id) for held_id in held]
     if len(ids) >= OPEN_LEASES:
         raise TooManyLeases(
-            f"{kiosk} holds {len(ids)} leases for {day}: reconcile them first, also with nothing",
+            f"this kiosk holds {len(ids)} leases of {series} for {day}: reconcile them first, also "
+            "with no tickets",
             leases=ids,
         )
 
@@ -287,7 +287,8 @@ def _life(
 ) -> tuple[dict[str, Any], list[TicketEvent]]:
     """Give the row of a ticket that was issued offline, and the events that it missed."""
     started_at = entry.started_at or (entry.called_at if entry.status == "finished" else None)
-    events = list(_events(lease, entry, started_at, promise))
+    due_at = policy.due_at(entry.issued_at, entry.priority_class, promise)
+    events = list(_events(lease, entry, due_at, started_at))
     ticket = {
         "id": ticket_id(lease, entry.number),
         "version": len(events),
@@ -301,7 +302,7 @@ def _life(
         "channel": "kiosk",
         "procedure_codes": entry.procedure_codes,
         "issued_at": entry.issued_at,
-        "due_at": policy.due_at(entry.issued_at, entry.priority_class, promise),
+        "due_at": due_at,
         "called_at": entry.called_at,
         "first_called_at": entry.called_at,
         "started_at": started_at,
@@ -312,7 +313,7 @@ def _life(
 
 
 def _events(
-    lease: KioskLease, entry: IssuedOffline, started_at: datetime | None, promise: timedelta
+    lease: KioskLease, entry: IssuedOffline, due_at: datetime, started_at: datetime | None
 ) -> Iterator[TicketEvent]:
     """Tell what became of a number as if it had been told at the time."""
     head = {"ticket_id": ticket_id(lease, entry.number), "unit": lease.unit, "number": entry.number}
@@ -324,7 +325,7 @@ def _events(
         business_day=lease.business_day,
         priority_class=entry.priority_class,
         channel="kiosk",
-        due_at=policy.due_at(entry.issued_at, entry.priority_class, promise),
+        due_at=due_at,
         procedure_codes=tuple(entry.procedure_codes),
     )
     if entry.ended_at is None:
