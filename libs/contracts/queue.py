@@ -1,4 +1,4 @@
-"""What the queue announces: each step of a ticket's life, and how loaded each unit is."""
+"""What the queue announces: each step of a ticket's and an appointment's life, and the loads."""
 
 from datetime import date, datetime
 from typing import ClassVar, Literal
@@ -143,6 +143,45 @@ class CounterChanged(Event):
     def key(self) -> str:
         """Order is kept per counter."""
         return f"{self.unit}/{self.number}"
+
+
+class AppointmentEvent(Event):
+    """What all steps of an appointment tell; `version` counts its changes from 1."""
+
+    topic: ClassVar[str] = "queue.appointments.v1"
+    producer: ClassVar[str] = "queue"
+
+    appointment_id: UUID
+    unit: str
+    version: int
+    starts_at: datetime
+    at: datetime
+
+    @property
+    def key(self) -> str:
+        """Order is kept per unit."""
+        return self.unit
+
+
+class AppointmentBooked(AppointmentEvent):
+    """Somebody is expected at a time."""
+
+    channel: str
+    procedure_codes: tuple[str, ...] = ()
+
+
+class AppointmentCheckedIn(AppointmentEvent):
+    """Whoever was expected came and has a ticket."""
+
+    ticket_id: UUID
+
+
+class AppointmentCancelled(AppointmentEvent):
+    """Somebody gave an appointment up; its place is free again."""
+
+
+class AppointmentMissed(AppointmentEvent):
+    """Nobody came within the time for checking in."""
 
 
 class QueueLoad(Event):

@@ -26,6 +26,9 @@ Officer = Annotated[Principal, Depends(require(Role.officer, Role.manager))]
 Manager = Annotated[Principal, Depends(require(Role.manager))]
 """The manager of a unit's centre."""
 
+Kiosk = Annotated[Principal, Depends(require(Role.kiosk))]
+"""A kiosk of its units; its subject is the device."""
+
 ManagerOrCity = Annotated[Principal, Depends(require(Role.manager, Role.city))]
 
 CityOffice = Annotated[Principal, Depends(require(Role.city))]

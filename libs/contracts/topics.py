@@ -15,6 +15,7 @@ FACTS = (
     Topic("registry.calendar.v1", partitions=1, compacted=registry.CalendarDayChanged.compacted),
     Topic(queue.TicketEvent.topic),
     Topic(queue.CounterChanged.topic, compacted=queue.CounterChanged.compacted),
+    Topic(queue.AppointmentEvent.topic),
     Topic(queue.QueueLoad.topic, compacted=queue.QueueLoad.compacted),
     Topic(intake.DossierEvent.topic),
 )

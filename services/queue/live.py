@@ -12,7 +12,9 @@ from libs.common import fast_json
 from libs.common.app import Core
 from libs.contracts.directory import Directory
 from libs.contracts.following import following_registry
+from services.queue.domain.appointments import release_for_ever
 from services.queue.domain.endings import Nights
+from services.queue.leases import LeaseKeys
 from services.queue.load import BREACHES, Loads
 from services.queue.policy import Rules, oldest_now
 
@@ -68,14 +70,16 @@ def _shown(row: asyncpg.Record) -> dict[str, Any]:
 
 @asynccontextmanager
 async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
-    """Open what only the queue has: the directory and the loads."""
+    """Open what only the queue has: the directory, the loads, and the keys of kiosks' leases."""
     async with following_registry(core) as state:
         rules = Rules.of(core.settings)
         loads = Loads(core)
         core.tasks.start("loads", loads.run())
         core.tasks.start("nights", Nights(core, state["directory"]).run())
         core.tasks.start("units-shown", _show_every_unit(state["directory"], loads))
-        yield state | {"loads": loads, "rules": rules}
+        core.tasks.start("missed-appointments", release_for_ever(core))
+        lease_keys = LeaseKeys.of(core.settings)
+        yield state | {"loads": loads, "rules": rules, "lease_keys": lease_keys}
 
 
 async def _show_every_unit(directory: Directory, loads: Loads) -> None:

@@ -1,5 +1,6 @@
 """Boards for everybody and lists for officers."""
 
+import re
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -141,7 +142,7 @@ async def list_tickets(
     now: Now,
     officer: Officer,
     status: TicketStatus | None = None,
-    number: Annotated[str | None, Query(pattern=r"^[A-Z]\d{3,6}$")] = None,
+    number: Annotated[str | None, Query(pattern=r"^[A-Z]{1,2}\d{3,6}$")] = None,
     counter: Annotated[int | None, Query(ge=1, le=99)] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -170,12 +171,13 @@ async def list_tickets(
     )
 
 
-_OF_NUMBER = func.left(models.Ticket.number, 1)
+_OF_NUMBER = func.rtrim(models.Ticket.number, "0123456789")
 """The series a number was given from; a ticket may wait in another one meanwhile."""
+_PLACE = re.compile(r"([A-Z]{1,2})([0-9]{1,9})")
 
 
 def _after(cursor: str) -> Any:
-    series, sequence = cursor[:1], cursor[1:]
-    if not sequence.isascii() or not sequence.isdigit() or len(sequence) > 9:
+    place = _PLACE.fullmatch(cursor)
+    if place is None:
         raise malformed_field("cursor", "take it from `next_cursor` of the page before")
-    return tuple_(_OF_NUMBER, models.Ticket.sequence) > (series, int(sequence))
+    return tuple_(_OF_NUMBER, models.Ticket.sequence) > (place[1], int(place[2]))
