@@ -34,7 +34,7 @@ def own_broker(
     cluster: str | None = None,
 ) -> Iterator[Broker]:
     """Run a broker that a test may kill, freeze and start again."""
-    _require_tools()
+    require_tools()
     told = _SETTINGS | dict(settings or {})
     with (
         reachable_folder() as folder,
@@ -53,7 +53,8 @@ def shared_kafka() -> Iterator[str]:
         yield broker.bootstrap
 
 
-def _require_tools() -> None:
+def require_tools() -> None:
+    """Skip a test that needs a broker where none can run, or fail it where that is required."""
     missing = missing_tools()
     if missing is None:
         return
