@@ -153,7 +153,8 @@ class Actor:
 class Book:
     """What there is, and what the rules make of each step."""
 
-    def __init__(self) -> None:
+    def __init__(self, interval: timedelta = INTERVAL) -> None:
+        self.interval = interval
         self.tickets: list[Ticket] = []
         self.desks = {number: Desk() for number in (1, 2, 3)}
         self.last: dict[tuple[str, str, object], int] = {}
@@ -269,7 +270,7 @@ class Book:
             return "held-elsewhere"
         if name == "recall" and ticket.status == "called":
             assert ticket.called_at is not None
-            early = ticket.called_at <= now < ticket.called_at + INTERVAL
+            early = ticket.called_at <= now < ticket.called_at + self.interval
             return "called-too-recently" if early else None
         if (
             name == "transfer"
