@@ -156,7 +156,7 @@ async def printed(
     if body is None or body.ok:
         answer = await issuing.note_print(act.pool, ticket_id, act.asked(printer))
         return json_answer(answer)
-    log.warning("ticket.print_failed", ticket=str(ticket_id), reason=body.reason)
+    log.warning("ticket.print_failed", printer=printer.subject, reason=body.reason)
     return await move(moves.PRINT_FAILED, ticket_id, act, printer)
 
 
