@@ -1,5 +1,6 @@
 """The one frozen set of settings, read from the environment (prefix `MOTCUA_`) or secret files."""
 
+from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +51,8 @@ class Settings(BaseSettings):
     database_hot_pool: int = Field(default=8, ge=1, le=200)
     """Connections a service keeps for its single-statement paths."""
     kafka_bootstrap: str | None = None
+    facts_kept_days: int | None = Field(default=None, ge=1)
+    """For how long Kafka keeps facts; unset, for ever: a rebuild needs all of them."""
     clock: str = "system"
     hours: Hours | None = None
     registry_url: str = "http://127.0.0.1:9001"
@@ -136,6 +139,11 @@ class Settings(BaseSettings):
     def development(self) -> bool:
         """Whether conveniences of development (issuer, roles, demo hours) are allowed."""
         return self.profile is Profile.development
+
+    @cached_property
+    def facts_kept(self) -> timedelta | None:
+        """For how long facts are kept; None is for ever."""
+        return None if self.facts_kept_days is None else timedelta(days=self.facts_kept_days)
 
     @cached_property
     def round_the_clock(self) -> bool:

@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from itertools import count
 from uuid import uuid4
 
@@ -449,6 +450,31 @@ async def test_applying_topics_again_keeps_what_is_in_them(bus: Bus) -> None:
         assert sorted(values(await read(follower, 2))) == [0, 1]
 
 
+async def test_topics_are_told_as_they_were_made_and_missing_ones_named(bus: Bus) -> None:
+    facts, states, missing = (
+        Topic(fresh("facts")),
+        Topic(fresh("states"), compacted=True),
+        fresh(""),
+    )
+    await bus.apply_topics([facts, states])
+    names = [facts.name, missing, states.name]
+    assert await bus.missing(names) == [missing]
+    found = await bus.describe_topics(names)
+    assert {name: state.compacted for name, state in found.items()} == {
+        facts.name: False,
+        states.name: True,
+    }
+
+
+async def test_applying_topics_makes_one_that_was_made_otherwise_what_it_should_be(
+    bus: Bus,
+) -> None:
+    topic = Topic(fresh("topic"), compacted=True)
+    await bus.apply_topics([replace(topic, compacted=False)])
+    await bus.apply_topics([topic])
+    assert (await bus.describe_topics([topic.name]))[topic.name].compacted
+
+
 # Followers ------------------------------------------------------------------------------------
 
 
@@ -472,6 +498,20 @@ async def test_a_follower_sees_everything_from_the_first_record_and_knows_when_i
 async def test_a_follower_of_empty_topics_is_there_at_once(bus: Bus) -> None:
     async with bus.follow([await new_topic(bus), await new_topic(bus)]) as follower:
         assert follower.caught_up
+
+
+async def test_a_follower_names_topics_that_are_missing_and_reads_them_when_they_come(
+    bus: Bus,
+) -> None:
+    here, late = await new_topic(bus), Topic(fresh("late"))
+    await send(bus, Record(here, "k", b"0"))
+    async with bus.follow([here, late.name]) as follower:
+        assert follower.missing == {late.name}
+        assert values(await read(follower, 1)) == [0]
+        await bus.apply_topics([late])
+        await send(bus, Record(late.name, "k", b"1"), Record(here, "k", b"2"))
+        assert sorted(values(await read(follower, 2))) == [1, 2]
+        assert not follower.missing
 
 
 async def test_two_followers_see_the_same(carrier: Carrier) -> None:

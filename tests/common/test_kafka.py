@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -22,8 +23,10 @@ from libs.common.bus.base import (
     Record,
     TooLarge,
     Topic,
+    TopicRefused,
     UnknownTopic,
 )
+from libs.common.bus.differences import differences
 from libs.common.bus.kafka import Connection, KafkaBus, open_kafka_bus
 from libs.common.consumer import Broadcast, Consumer
 from libs.common.db import Database
@@ -52,8 +55,10 @@ async def rig() -> AsyncIterator[Rig]:
     wire = Wire("127.0.0.1", port, far_port)
     await wire.mend()
     told = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{far_port}"}
-    with own_broker(port=port, settings=told) as broker:
-        yield Rig(broker, wire)
+    try:
+        with own_broker(port=port, settings=told) as broker:
+            yield Rig(broker, wire)
+    finally:
         await wire.cut()
 
 
@@ -427,12 +432,17 @@ async def test_an_event_that_is_too_large_waits_in_the_outbox_and_holds_no_other
         await city.count(20)
         await eventually(lambda: len(city.seen) == 20)
         await eventually(lambda: (city.relay.problem or "").startswith("too large for the bus: "))
-        [waiting] = await city.database.hot.fetch("SELECT event_id FROM outbox")
-        assert str(waiting["event_id"]) in (city.relay.problem or "")
+        await eventually(lambda: only_one_waits(city))
         await set_limit(broker, Counted.topic, 1_000_000)
         assert await drained(city.database, within=10)
         await eventually(lambda: city.relay.problem is None)
         await eventually(lambda: city.seen[-1] == ("b" * 3000, 1))
+
+
+async def only_one_waits(city: City) -> bool:
+    """Tell whether one event is left in the outbox, and the relay names it."""
+    waiting = await city.database.hot.fetch("SELECT event_id FROM outbox")
+    return len(waiting) == 1 and str(waiting[0]["event_id"]) in (city.relay.problem or "")
 
 
 async def test_a_topic_that_was_deleted_is_named_and_one_made_anew_is_written_to(
@@ -454,6 +464,41 @@ async def test_a_topic_that_was_deleted_is_named_and_one_made_anew_is_written_to
     assert await log_of(bus, topic) == [3]
 
 
+# Topics as code --------------------------------------------------------------------------------
+
+
+async def test_topics_get_partitions_and_keeping_and_lose_neither_records_nor_others_settings(
+    bus: KafkaBus, broker: Broker
+) -> None:
+    topic = Topic(f"test.{uuid4().hex[:8]}", partitions=2)
+    await bus.apply_topics([topic])
+    async with bus.producer("kept") as producer:
+        await producer.send(numbered(topic.name, 0))
+    await set_limit(broker, topic.name, 12_345)
+    wanted = replace(topic, partitions=4, kept=timedelta(days=30))
+    for _ in range(2):
+        await bus.apply_topics([wanted])
+        state = (await bus.describe_topics([topic.name]))[topic.name]
+        assert (state.partitions, state.kept, state.compacted) == (4, timedelta(days=30), False)
+        assert differences([wanted], {topic.name: state}) == []
+    assert (await bus._admin.room([topic.name]))[topic.name].largest == 12_345
+    assert await log_of(bus, topic.name) == [0]
+
+
+async def test_a_topic_that_should_lose_partitions_is_refused_and_nothing_is_changed(
+    bus: KafkaBus,
+) -> None:
+    many, other = await new_topic(bus, partitions=3), f"test.{uuid4().hex[:8]}"
+    with pytest.raises(TopicRefused, match="3 partitions"):
+        await bus.apply_topics([Topic(other), Topic(many, partitions=2)])
+    assert await bus.missing([other, many]) == [other]
+
+
+async def test_a_topic_that_the_brokers_refuse_is_named_with_their_reason(bus: KafkaBus) -> None:
+    with pytest.raises(TopicRefused, match="no/slashes"):
+        await bus.apply_topics([Topic("no/slashes")])
+
+
 # Groups ----------------------------------------------------------------------------------------
 
 
@@ -466,7 +511,7 @@ async def test_a_share_is_given_away_only_after_what_was_fetched_is_committed(
         await producer.send(records)
     async with bus.subscribe(group, [topic]) as one, bus.subscribe(group, [topic]) as other:
         first = await read(one, 25)
-        joining = asyncio.create_task(other.fetch(100, 10))
+        joining = asyncio.create_task(other.fetch(100, 2))
         await asyncio.sleep(0.5)
         assert not joining.done(), "the group waits for the commit"
         await one.commit()

@@ -427,6 +427,50 @@ async def only_the_unknown_waits(database: Database, bus: Bus, relay: Relay) -> 
     assert [record.key for record in await all_of(bus, Renamed.topic)] == ["a", "b"]
 
 
+async def test_events_of_one_aggregate_stay_in_order_while_the_relay_lags_behind_its_writers(
+    database: Database, bus: Bus
+) -> None:
+    relay = relay_of(database, bus)
+    relay.batch = 7
+    await asyncio.gather(*(count_things(database, "a", 10) for _ in range(4)))
+    async with at_work(relay):
+        await asyncio.gather(*(count_things(database, "a", 10) for _ in range(4)))
+        assert await drained(database, within=10)
+    assert counts(await all_of(bus, Counted.topic)) == [("a", n) for n in range(1, 81)]
+
+
+class TimingOut(WrappedBus):
+    """A bus whose first answers do not come in time: one that had sent, and one that had not."""
+
+    turns = 0
+
+    def wrap_producer(self, producer: Producer) -> Producer:
+        bus = self
+
+        class Impatient:
+            async def send(self, records: Sequence[Record]) -> None:
+                bus.turns += 1
+                if bus.turns != 2:
+                    await producer.send(records)
+                if bus.turns < 3:
+                    raise BusError("no answer in time")
+
+        return Impatient()
+
+
+async def test_a_send_that_times_out_is_repeated_in_order_under_the_same_ids(
+    database: Database, bus: Bus
+) -> None:
+    await count_things(database, "a", 3)
+    async with at_work(relay_of(database, TimingOut(bus))):
+        assert await drained(database, within=10)
+        await count_things(database, "a", 1)
+        assert await drained(database, within=10)
+    found = await all_of(bus, Counted.topic)
+    assert counts(found) == [("a", n) for n in (1, 2, 3, 1, 2, 3, 4)]
+    assert len({Envelope.of(record.headers).id for record in found}) == 4
+
+
 class Away(WrappedBus):
     """A bus that can be away."""
 

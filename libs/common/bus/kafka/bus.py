@@ -13,7 +13,7 @@ from libs.common.bus.kafka.follower import KafkaFollower, reader
 from libs.common.bus.kafka.group import KafkaSubscription, open_subscription
 from libs.common.bus.kafka.producer import KafkaProducer, open_producer
 
-COUNTED_ONE_BY_ONE = 10_000
+COUNTED_ONE_BY_ONE = 1_000
 """A lag of so many offsets or fewer is counted record by record."""
 
 
