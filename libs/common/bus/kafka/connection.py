@@ -76,7 +76,9 @@ def as_bus_error(error: BaseException, doing: str) -> BusError | None:
         return Fenced(f"{doing}: the group has given the share to another member")
     if isinstance(error, TimeoutError):
         return BusError(f"{doing}: Kafka does not answer")
-    if isinstance(error, (KafkaError, OSError)):
+    if isinstance(error, KafkaError):
+        return BusError(f"{doing}: {error}")  # it names its kind itself
+    if isinstance(error, OSError):
         return BusError(f"{doing}: {type(error).__name__}: {error}")
     return None
 
