@@ -17,6 +17,7 @@ FACTS = (
     Topic(queue.CounterChanged.topic, compacted=queue.CounterChanged.compacted),
     Topic(queue.AppointmentEvent.topic),
     Topic(queue.QueueLoad.topic, compacted=queue.QueueLoad.compacted),
+    Topic(queue.WaitEvent.topic),
     Topic(intake.DossierEvent.topic),
 )
 

@@ -39,6 +39,7 @@ from services.queue.domain.refusals import (
     check_unit,
 )
 from services.queue.policy import PriorityClass, oldest_now
+from services.queue.sla import note_given_up
 
 log = structlog.get_logger()
 
@@ -145,7 +146,19 @@ async def cancel(
     """Give a place up: the citizen by the ticket's id, a kiosk or officer for its unit."""
     if principal.role not in (Role.nobody, Role.kiosk, Role.officer, Role.manager):
         raise Forbidden(f"the role {principal.role} cancels no tickets")
-    return await move(moves.CANCEL, ticket_id, act, principal, body)
+    moved = await moves.move(
+        act.pool,
+        ticket_id,
+        moves.CANCEL,
+        act.asked(principal),
+        counter=body.counter if body else None,
+    )
+    act.wake()
+    if moved["first_call"]:
+        await note_given_up(
+            act.pool, moved["body"], promise=act.rules.promise.within, at=act.now
+        )
+    return json_answer(moved["body"])
 
 
 @router.post("/{ticket_id}/printed", response_model=TicketOut)
