@@ -1,4 +1,4 @@
-"""What the queue announces: lives of tickets and appointments, loads, and whether waits are short."""
+"""What the queue announces: tickets, visits and appointments, loads, and promises kept or broken."""
 
 from datetime import date, datetime
 from typing import ClassVar, Literal
@@ -124,21 +124,32 @@ class TicketCancelled(TicketEvent):
     cause: CancelCause = "asked"
 
 
-class TicketReceiptPrinted(TicketEvent):
-    """The receipt of the visit's first dossier was printed: what the person came to do is done.
+class VisitEvent(Event):
+    """What came of a visit; it says nothing of its ticket's state."""
 
-    `receipt_seconds` from the ticket's issue until then. It tells nothing of the ticket's state and
-    does not raise its version.
-    """
+    topic: ClassVar[str] = "queue.visits.v1"
+    producer: ClassVar[str] = "queue"
+
+    ticket_id: UUID
+    unit: str
+    number: str
+    at: datetime
+
+    @property
+    def key(self) -> str:
+        """Order is kept per unit."""
+        return self.unit
+
+
+class ReceiptPrinted(VisitEvent):
+    """The receipt of the visit's first dossier was printed: what the person came to do is done."""
 
     receipt_seconds: float
+    """From the ticket's issue until then."""
 
 
-class TicketRated(TicketEvent):
-    """Somebody said how the visit was; the words, which may be personal, stay in the queue.
-
-    It tells nothing of the ticket's state and does not raise its version.
-    """
+class VisitRated(VisitEvent):
+    """Somebody said how the visit was; the words, which may be personal, stay in the queue."""
 
     score: int
     """From 1 (bad) to 5 (good)."""

@@ -18,6 +18,7 @@ FACTS = (
     Topic(queue.AppointmentEvent.topic),
     Topic(queue.QueueLoad.topic, compacted=queue.QueueLoad.compacted),
     Topic(queue.WaitEvent.topic),
+    Topic(queue.VisitEvent.topic),
     Topic(intake.DossierEvent.topic),
 )
 

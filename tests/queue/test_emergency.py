@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -16,13 +17,13 @@ from libs.common.bus.embedded import open_embedded_bus
 from libs.common.db import connector, service_url
 from services.queue.main import app
 from tests.common.helpers import Wire, admin, wire_to
+from tests.queue import hall
 from tests.queue.hall import (
     MONDAY,
     announced,
     call,
     called_numbers,
     core_of,
-    eventually,
     manager,
     seconds,
     set_counter,
@@ -32,6 +33,7 @@ from tests.queue.hall import (
 from tests.support import FrozenClock, bearer, running, settings_for, started
 
 UNIT = "H29.25747"
+eventually = partial(hall.eventually, within=30)
 BIRTH = "1.001193"
 CITY = bearer("city")
 
@@ -53,7 +55,7 @@ async def wire(city_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
             async with open_embedded_bus(url, connector(url, service)) as bus:
                 yield bus
 
-        monkeypatch.setattr(libs.common.app, "_open_bus", over_the_wire)
+        monkeypatch.setattr(libs.common.app, "open_bus", over_the_wire)
         yield wire
 
 
@@ -133,7 +135,7 @@ async def test_the_queue_needs_no_reporting_which_counts_everything_when_it_is_b
 ) -> None:
     clock = FrozenClock(MONDAY)
     async with starting(city_url, clock) as queue:
-        await eventually(lambda: _answers(queue))
+        assert await eventually(lambda: _answers(queue))
         numbers = await serve_some(queue, 4)
         clock.at += seconds(60)
         await take(queue, UNIT)

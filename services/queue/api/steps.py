@@ -91,9 +91,7 @@ async def return_(
 
 
 @router.post("/call", response_model=TicketOut)
-async def call(
-    ticket_id: UUID, act: Act, officer: Officer, body: CallIn
-) -> Response:
+async def call(ticket_id: UUID, act: Act, officer: Officer, body: CallIn) -> Response:
     """Call this one to a counter, whoever else waits; a manager calls for who sits there."""
     called = await calls.call_out_of_order(
         act.pool, ticket_id, body.counter, body.reason, act.asked(officer)

@@ -64,6 +64,14 @@ class TicketAhead(TicketOut):
     forecast_wait_seconds: int | None
 
 
+class TicketSeen(TicketAhead):
+    """A ticket as its holder looks at it, with what came after the visit."""
+
+    receipt_seconds: float | None
+    """From the ticket's issue to the receipt of the visit's first dossier."""
+    score: int | None
+
+
 class PrintIn(In):
     """What became of the slip."""
 
@@ -128,7 +136,7 @@ async def issue_ticket(
     return json_answer(answer, 201)
 
 
-@router.get("/{ticket_id}", response_model=TicketAhead)
+@router.get("/{ticket_id}", response_model=TicketSeen)
 async def show_ticket(ticket_id: UUID, pool: Hot, loads: LoadsNow, now: Now) -> Response:
     """Show a ticket to who knows its id: where it stands and how long it will take."""
     row = await pool.fetchrow("SELECT unit FROM tickets WHERE id = $1", ticket_id)
@@ -155,9 +163,7 @@ async def cancel(
     )
     act.wake()
     if moved["first_call"]:
-        await note_given_up(
-            act.pool, moved["body"], promise=act.rules.promise.within, at=act.now
-        )
+        await note_given_up(act.pool, moved["body"], promise=act.rules.promise.within, at=act.now)
     return json_answer(moved["body"])
 
 
