@@ -1,4 +1,4 @@
-"""What the queue announces: tickets, visits and appointments, loads, and promises kept or broken."""
+"""What the queue announces: tickets, visits, appointments, loads, and promises kept or broken."""
 
 from datetime import date, datetime
 from typing import ClassVar, Literal
