@@ -91,7 +91,7 @@ def watch_wait(standing: Standing, sight: Sight, settings: Settings) -> Turn:
     may waits that have become short: they must last for `HOLD`.
     """
     risk, promise = settings.at_risk_seconds, settings.sla_seconds
-    foretold = sight.forecast or 0 if sight.waiting else 0
+    foretold = (sight.forecast or 0) if sight.waiting else 0
     if sight.oldest > promise and standing.level < Level.breached:
         return _raised(standing, sight, Level.breached, settings)
     if standing.level == Level.calm:

@@ -209,8 +209,8 @@ async def test_waits_are_nearest_rank_over_the_first_calls_of_the_tickets_issued
     lives = [ticket(issued, called=wait, ends="finished", ends_after=5000)
              for wait in (10, 20.5, 1200)]  # fmt: skip
     late = ticket(issued, called=1200.001, ends="finished", ends_after=5000)
-    lives.append([*late, *afterwards(late, receipt=4000.5, score=4)])
-    answer = await report(session, *(event for life in lives for event in life))
+    events = [event for life in (*lives, late) for event in life]
+    answer = await report(session, *events, *afterwards(late, receipt=4000.5, score=4))
     assert answer["city"]["queue"] == {
         "tickets": 4, "transferred_in": 0, "called": 4, "finished": 4, "no_show": 0,
         "cancelled": 0, "within_sla": 3, "uncalled_beyond_sla": 0, "wait_p50_seconds": 20.5,
