@@ -271,7 +271,9 @@ def _caught_up(core: Core, handlers: EventRouter) -> health.Check:
         nonlocal done
         if not done:
             try:
-                done = not any((await core.bus.lag(core.name, states)).values())
+                # Less than a check is given: a bus that says nothing is away as well.
+                async with asyncio.timeout(1.5):
+                    done = not any((await core.bus.lag(core.name, states)).values())
             except Exception as error:
                 if not (transient(error) or isinstance(error, BusError)):
                     raise

@@ -95,6 +95,8 @@ class Settings(BaseSettings):
     kiosk_lease_days_ahead: int = Field(default=7, ge=0, le=30)
     kiosk_key_file: Path | None = None
     """PEM file of the Ed25519 keys that sign kiosks' leases: the first signs, all are trusted."""
+    wait_at_risk_seconds: int | None = Field(default=None, ge=1)
+    """The wait, or its forecast, past which the promise is at risk; unset: three quarters of it."""
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -112,6 +114,15 @@ class Settings(BaseSettings):
                     f"MOTCUA_HEAD_START_SECONDS gives {name} {seconds}: a head start is between 0 "
                     f"and the promise of {self.sla_seconds} seconds"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _risk_comes_before_breach(self) -> Self:
+        if self.at_risk_seconds > self.sla_seconds:
+            raise ValueError(
+                f"a promise of {self.sla_seconds} seconds (MOTCUA_SLA_SECONDS) cannot be at risk "
+                f"only past {self.at_risk_seconds} (MOTCUA_WAIT_AT_RISK_SECONDS)"
+            )
         return self
 
     @model_validator(mode="after")
@@ -134,6 +145,11 @@ class Settings(BaseSettings):
                     "set MOTCUA_OIDC_ISSUER and MOTCUA_OIDC_JWKS_URL"
                 )
         return self
+
+    @cached_property
+    def at_risk_seconds(self) -> int:
+        """The wait past which the promise is at risk: by default 15 minutes of the 20."""
+        return self.wait_at_risk_seconds or self.sla_seconds * 3 // 4
 
     @cached_property
     def development(self) -> bool:

@@ -3,6 +3,7 @@
 from datetime import datetime
 from enum import IntEnum
 from typing import ClassVar
+from uuid import UUID
 
 from libs.common.events import Event
 
@@ -47,6 +48,8 @@ class DossierEvent(Event):
     components: int = 0
     components_digitised: int = 0
     components_reused: int = 0
+    ticket_id: UUID | None = None
+    """The place in the queue that it was handed in from."""
 
     @property
     def key(self) -> str:

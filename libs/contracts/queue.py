@@ -1,4 +1,4 @@
-"""What the queue announces: each step of a ticket's and an appointment's life, and the loads."""
+"""What the queue announces: tickets, visits, appointments, loads, and promises kept or broken."""
 
 from datetime import date, datetime
 from typing import ClassVar, Literal
@@ -124,6 +124,37 @@ class TicketCancelled(TicketEvent):
     cause: CancelCause = "asked"
 
 
+class VisitEvent(Event):
+    """What came of a visit; it says nothing of its ticket's state."""
+
+    topic: ClassVar[str] = "queue.visits.v1"
+    producer: ClassVar[str] = "queue"
+
+    ticket_id: UUID
+    unit: str
+    number: str
+    at: datetime
+
+    @property
+    def key(self) -> str:
+        """Order is kept per unit."""
+        return self.unit
+
+
+class ReceiptPrinted(VisitEvent):
+    """The receipt of the visit's first dossier was printed: what the person came to do is done."""
+
+    receipt_seconds: float
+    """From the ticket's issue until then."""
+
+
+class VisitRated(VisitEvent):
+    """Somebody said how the visit was; the words, which may be personal, stay in the queue."""
+
+    score: int
+    """From 1 (bad) to 5 (good)."""
+
+
 class CounterChanged(Event):
     """The state of a counter (quầy)."""
 
@@ -193,10 +224,11 @@ class QueueLoad(Event):
 
     unit: str
     version: int
-    """Milliseconds of the wall clock at which it was measured: later ones replace earlier ones."""
+    """Milliseconds of the database server's clock, and always more than the one before."""
     as_of: datetime
     waiting: int
     oldest_wait_seconds: int
+    """The longest wait of those who wait for their first call."""
     forecast_wait_seconds: int | None
     open_counters: int
 
@@ -204,3 +236,53 @@ class QueueLoad(Event):
     def key(self) -> str:
         """Order is kept per unit."""
         return self.unit
+
+
+class WaitEvent(Event):
+    """What the clock of the promise tells of a unit; an episode begins at risk and ends recovered.
+
+    Every episode is told as `WaitAtRisk`, then `WaitBreached` if it came to that, then
+    `WaitRecovered`: each once.
+    """
+
+    topic: ClassVar[str] = "queue.sla.v1"
+    producer: ClassVar[str] = "queue"
+
+    unit: str
+    version: int
+    """Rises with every event of the unit."""
+    episode: int
+    """Counts the unit's episodes from 1."""
+    since: datetime
+    """When the episode began."""
+    at: datetime
+    waiting: int
+    oldest_wait_seconds: int
+    """The longest wait of those who wait for their first call."""
+    forecast_wait_seconds: int | None
+    open_counters: int
+
+    @property
+    def key(self) -> str:
+        """Order is kept per unit."""
+        return self.unit
+
+
+class WaitAtRisk(WaitEvent):
+    """A centre is about to break the promise: a wait, or its forecast, has become long."""
+
+    cause: Literal["age", "forecast"]
+
+
+class WaitBreached(WaitEvent):
+    """Somebody has been waiting for longer than was promised."""
+
+    promise_seconds: int
+
+
+class WaitRecovered(WaitEvent):
+    """Waits have been short again for a while."""
+
+    breached: bool
+    """Whether the promise was broken meanwhile."""
+    lasted_seconds: float

@@ -17,6 +17,8 @@ FACTS = (
     Topic(queue.CounterChanged.topic, compacted=queue.CounterChanged.compacted),
     Topic(queue.AppointmentEvent.topic),
     Topic(queue.QueueLoad.topic, compacted=queue.QueueLoad.compacted),
+    Topic(queue.WaitEvent.topic),
+    Topic(queue.VisitEvent.topic),
     Topic(intake.DossierEvent.topic),
 )
 

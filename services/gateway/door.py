@@ -28,7 +28,9 @@ _BY_FIRST_SEGMENT: Final = {
     **dict.fromkeys(("reports", "indices"), "reporting"),
 }
 
-_QUEUE_OF_A_UNIT: Final = frozenset({"counters", "tickets", "day", "queue", "forecast", "staffing"})
+_QUEUE_OF_A_UNIT: Final = frozenset(
+    {"counters", "tickets", "day", "satisfaction", "queue", "forecast", "staffing"}
+)
 """What stands below `/v1/units/{unit}/` and belongs to the queue."""
 
 _TRICKS: Final = re.compile(rb"%2f|%5c|%00|\\|//|/\.{1,2}(/|$)|%2e", re.IGNORECASE)

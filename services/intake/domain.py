@@ -316,6 +316,7 @@ def announce(
         components=dossier.components_handed_in,
         components_digitised=dossier.components_digitised,
         components_reused=dossier.components_reused,
+        ticket_id=dossier.ticket_id,
     )
     publish(session, event, at=at)
 

@@ -1,10 +1,12 @@
-"""Reactions to other services' events: a new centre gets its counters."""
+"""Reactions to other services' events: a new centre gets its counters, a visit its receipt."""
 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events import EventRouter
+from libs.contracts.intake import DossierReceived
 from libs.contracts.registry import CentreChanged
+from services.queue.domain import visits
 from services.queue.models import Counter
 
 router = EventRouter()
@@ -23,3 +25,9 @@ async def make_planned_counters(event: CentreChanged, session: AsyncSession) -> 
         )
         .on_conflict_do_nothing()
     )
+
+
+@router.on(DossierReceived)
+async def note_receipt(event: DossierReceived, session: AsyncSession) -> None:
+    """Note when the receipt of a visit's first dossier was printed."""
+    await visits.note_receipt(session, event)

@@ -16,7 +16,9 @@ from services.queue.domain.appointments import release_for_ever
 from services.queue.domain.endings import Nights
 from services.queue.leases import LeaseKeys
 from services.queue.load import BREACHES, Loads
+from services.queue.memory import Remembered
 from services.queue.policy import Rules, oldest_now
+from services.queue.sla import Watchdog
 
 _BOARD = """
 SELECT number, status, counter, issued_at, due_at, called_at
@@ -71,10 +73,11 @@ def _shown(row: asyncpg.Record) -> dict[str, Any]:
 @asynccontextmanager
 async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
     """Open what only the queue has: the directory, the loads, and the keys of kiosks' leases."""
-    async with following_registry(core) as state:
+    async with following_registry(core, Remembered(core.db.hot)) as state:
         rules = Rules.of(core.settings)
-        loads = Loads(core)
+        loads = Loads(core, state["directory"])
         core.tasks.start("loads", loads.run())
+        core.tasks.start("sla", Watchdog(core, state["directory"], loads).run())
         core.tasks.start("nights", Nights(core, state["directory"]).run())
         core.tasks.start("units-shown", _show_every_unit(state["directory"], loads))
         core.tasks.start("missed-appointments", release_for_ever(core))

@@ -1,7 +1,6 @@
 """How loaded each unit is: measured once a second, shown as metrics, announced as events."""
 
 import asyncio
-import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,13 +13,19 @@ from libs.common import fast_json
 from libs.common.app import Core
 from libs.common.db import transient
 from libs.common.trace import current_traceparent
+from libs.common.worktime import business_day, periods
+from libs.contracts.directory import Directory
 from services.queue.forecast import USUAL_SERVICE_SECONDS, forecast_wait, mean_service
 from services.queue.policy import oldest_now
 
 log = structlog.get_logger()
 
 WAITING = Gauge("motcua_queue_waiting_tickets", "People who wait.", ("unit",))
-OLDEST = Gauge("motcua_queue_oldest_wait_seconds", "The longest wait of those waiting.", ("unit",))
+OLDEST = Gauge(
+    "motcua_queue_oldest_wait_seconds",
+    "The longest wait of those who wait for their first call.",
+    ("unit",),
+)
 FORECAST = Gauge(
     "motcua_queue_forecast_wait_seconds",
     "Expected wait of a newcomer; NaN while no counter is open.",
@@ -33,14 +38,19 @@ WAITS = Histogram(
     buckets=(30, 60, 120, 300, 600, 900, 1200, 1800, 2700, 3600),
 )
 BREACHES = Counter(
-    "motcua_queue_sla_breaches", "Tickets first called later than promised.", ("unit",)
+    "motcua_queue_sla_breaches",
+    "Tickets that were not called within the promise, each counted once, by one process.",
+    ("unit",),
 )
 
 _LOADS = """
 SELECT unit, sum(waiting)::int AS waiting, min(since) AS since, sum(open)::int AS open,
-    sum(busy)::int AS busy
+    sum(busy)::int AS busy,
+    (extract(epoch FROM statement_timestamp()) * 1000)::bigint AS measured_ms
 FROM (
-    SELECT unit, count(*) AS waiting, min(issued_at) AS since, 0 AS open, 0 AS busy
+    -- Who was called before and waits again has had what was promised.
+    SELECT unit, count(*) AS waiting,
+        min(issued_at) FILTER (WHERE first_called_at IS NULL) AS since, 0 AS open, 0 AS busy
     FROM tickets WHERE status = 'waiting' AND due_at >= $1 GROUP BY unit
     UNION ALL
     SELECT unit, 0, NULL, count(*), 0 FROM counters WHERE state = 'open' GROUP BY unit
@@ -60,20 +70,25 @@ SELECT unit, count(*)::int AS visits,
 FROM tickets WHERE status = 'finished' AND ended_at >= $1 GROUP BY unit
 """
 
-# Replicas measure each for themselves; whoever is first in a second announces for all.
+# Replicas measure each for themselves; whoever is first in a second announces for all. The server's
+# clock is the one they share. If it was set back, what was announced last lies ahead of it; so does
+# what a replica measured that was overtaken, by far less than ten seconds.
 _ANNOUNCE = """
-WITH news AS (
-    INSERT INTO published_loads AS known (unit, at_ms, figures)
-    SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[])
-    ON CONFLICT (unit) DO UPDATE SET at_ms = excluded.at_ms, figures = excluded.figures
-    WHERE known.at_ms <= excluded.at_ms - 1000
-        AND (known.figures <> excluded.figures OR known.at_ms <= excluded.at_ms - 10000)
-    RETURNING unit
+WITH measured AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) AS load (unit, figures, body)
+), news AS (
+    INSERT INTO published_loads AS known (unit, at_ms, version, figures)
+    SELECT unit, $4::bigint, $4::bigint, figures FROM measured ORDER BY unit
+    ON CONFLICT (unit) DO UPDATE SET at_ms = excluded.at_ms, figures = excluded.figures,
+        version = greatest(excluded.version, known.version + 1)
+    WHERE known.at_ms > excluded.at_ms + 10000 OR (known.at_ms <= excluded.at_ms - 1000
+        AND (known.figures <> excluded.figures OR known.at_ms <= excluded.at_ms - 10000))
+    RETURNING unit, version
 )
 INSERT INTO outbox (event_id, topic, key, type, time, traceparent, body)
-SELECT gen_random_uuid(), 'queue.load.v1', load.unit, 'QueueLoad', $5, $6,
-    convert_to(load.body, 'UTF8')
-FROM unnest($1::text[], $4::text[]) AS load (unit, body) JOIN news USING (unit)
+SELECT gen_random_uuid(), 'queue.load.v1', unit, 'QueueLoad', $5, $6,
+    convert_to((body::jsonb || jsonb_build_object('version', version))::text, 'UTF8')
+FROM measured JOIN news USING (unit)
 """
 
 
@@ -99,9 +114,12 @@ class Loads:
     every_seconds: Final = 1.0
     service_times_every: Final = 30
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, directory: Directory) -> None:
         """Prepare; `run` measures."""
         self._core = core
+        self._directory = directory
+        self.measured = False
+        """Whether it was once measured."""
         self._by_unit: dict[str, Load] = {}
         self._service: dict[str, float] = {}
 
@@ -136,13 +154,14 @@ class Loads:
 
     async def _measure(self) -> None:
         now = self._core.clock.now()
-        quiet = _figures(Load(now))
-        rows = await self._core.db.hot.fetch(_LOADS, oldest_now(now), quiet)
+        rows = await self._core.db.hot.fetch(_LOADS, oldest_now(now), _figures(Load(now)))
         before = self._by_unit
         self._by_unit = {row["unit"]: self._load(row, now) for row in rows}
+        self.measured = True
         for unit in before.keys() | self._by_unit.keys():
             self.show(unit)
-        await self._announce(now)
+        if rows:
+            await self._announce(rows[0]["measured_ms"], now)
 
     def show(self, unit: str) -> None:
         """Set a unit's gauges."""
@@ -154,6 +173,8 @@ class Loads:
         FORECAST.labels(unit).set(float("nan") if forecast is None else forecast)
 
     def _load(self, row: asyncpg.Record, now: datetime) -> Load:
+        if not row["open"] and over_for_today(self._directory, row["unit"], now):
+            return Load(now)
         since = row["since"]
         return Load(
             as_of=now,
@@ -168,20 +189,26 @@ class Loads:
             open_counters=row["open"],
         )
 
-    async def _announce(self, now: datetime) -> None:
-        if not self._by_unit:
-            return
-        wall = int(time.time() * 1000)
-        units = list(self._by_unit)
+    async def _announce(self, measured_ms: int, now: datetime) -> None:
+        loads = self._by_unit.items()
         await self._core.db.hot.execute(
             _ANNOUNCE,
-            units,
-            [wall] * len(units),
-            [_figures(self._by_unit[unit]) for unit in units],
-            [_event(unit, self._by_unit[unit], wall) for unit in units],
+            [unit for unit, _ in loads],
+            [_figures(load) for _, load in loads],
+            [_event(unit, load) for unit, load in loads],
+            measured_ms,
             now,
             current_traceparent(),
         )
+
+
+def over_for_today(directory: Directory, unit: str, now: datetime) -> bool:
+    """Tell whether a centre opens no more on this day: nobody is left there to be called.
+
+    Who waits through the lunch break waits; a counter that is open after hours still calls.
+    """
+    spans = periods(business_day(now), directory.hours(unit), directory.calendar)
+    return all(closes <= now for _, closes in spans)
 
 
 def _figures(load: Load) -> str:
@@ -189,11 +216,11 @@ def _figures(load: Load) -> str:
     return f"{load.waiting} {load.open_counters} {load.forecast_wait_seconds}"
 
 
-def _event(unit: str, load: Load, wall: int) -> str:
+def _event(unit: str, load: Load) -> str:
+    """Write a load without its version, which the statement gives."""
     return fast_json.dumps(
         {
             "unit": unit,
-            "version": wall,
             "as_of": load.as_of,
             "waiting": load.waiting,
             "oldest_wait_seconds": load.oldest_wait_seconds,
@@ -201,10 +228,3 @@ def _event(unit: str, load: Load, wall: int) -> str:
             "open_counters": load.open_counters,
         }
     ).decode()
-
-
-def note_first_call(unit: str, wait: float, promise_seconds: int) -> None:
-    """Count a wait that has just ended."""
-    WAITS.observe(wait)
-    if wait > promise_seconds:
-        BREACHES.labels(unit).inc()

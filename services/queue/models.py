@@ -8,6 +8,7 @@ from sqlalchemy import (
     CheckConstraint,
     Index,
     MetaData,
+    SmallInteger,
     String,
     Text,
     UniqueConstraint,
@@ -259,5 +260,80 @@ class PublishedLoad(Base):
 
     unit: Mapped[str] = mapped_column(primary_key=True)
     at_ms: Mapped[int] = mapped_column(BigInteger)
-    """Wall clock, milliseconds."""
+    """The database server's clock when it was measured, milliseconds."""
+    version: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Of the event; rises also when that clock is set back."""
     figures: Mapped[str]
+
+
+class Episode(Base):
+    """Where a unit stands with something watched: one row, changed by one process at a time.
+
+    A change names the version it was decided on, so that of several processes which decide the same
+    only one changes the row, and that one announces it.
+    """
+
+    __tablename__ = "episodes"
+    __table_args__ = (
+        CheckConstraint("level BETWEEN 0 AND 2", name="level"),
+        CheckConstraint("(level = 0) = (since IS NULL)", name="since"),
+    )
+
+    unit: Mapped[str] = mapped_column(primary_key=True)
+    watch: Mapped[str] = mapped_column(primary_key=True)
+    """What is watched: see `sla.WATCHES`."""
+    version: Mapped[int]
+    level: Mapped[int] = mapped_column(SmallInteger)
+    """0: between episodes."""
+    number: Mapped[int]
+    """Counts the unit's episodes from 1."""
+    since: Mapped[datetime | None]
+    """When the running episode began."""
+    leaning_since: Mapped[datetime | None]
+    """Since when the figures ask for a change that is made only if they keep asking."""
+
+
+class LateTicket(Base):
+    """A ticket that was not called within the promise, so that it is counted once."""
+
+    __tablename__ = "late_tickets"
+
+    ticket_id: Mapped[UUID] = mapped_column(primary_key=True)
+    unit: Mapped[str]
+    noticed_at: Mapped[datetime]
+
+
+class KnownState(Base):
+    """The last state of something of the registry's, as it was announced.
+
+    From these rows a process knows units, centres, procedures and calendar while the bus is away.
+    """
+
+    __tablename__ = "known_states"
+
+    topic: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger)
+    body: Mapped[str]
+
+
+class Receipt(Base):
+    """When the receipt of a visit's first dossier was printed, as intake announced it."""
+
+    __tablename__ = "receipts"
+
+    ticket_id: Mapped[UUID] = mapped_column(primary_key=True)
+    dossier_code: Mapped[str]
+    printed_at: Mapped[datetime]
+
+
+class Rating(Base):
+    """How a visit was, in the words of who made it, which may be personal and never leave here."""
+
+    __tablename__ = "ratings"
+    __table_args__ = (CheckConstraint("score BETWEEN 1 AND 5", name="score"),)
+
+    ticket_id: Mapped[UUID] = mapped_column(primary_key=True)
+    score: Mapped[int] = mapped_column(SmallInteger)
+    reason: Mapped[str | None]
+    rated_at: Mapped[datetime]

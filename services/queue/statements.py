@@ -180,7 +180,10 @@ SELECT {
                     AND (other.due_at, other.issued_at, other.id) < (t.due_at, t.issued_at, t.id)
                     AND {_IS_A_RIVAL} LIMIT 999) AS counted) END,
         'forecast_wait_seconds',
-            CASE WHEN t.status = 'waiting' AND t.due_at >= $2 THEN $3::int END'''
+            CASE WHEN t.status = 'waiting' AND t.due_at >= $2 THEN $3::int END,
+        'receipt_seconds', (SELECT extract(epoch FROM printed_at - t.issued_at)
+            FROM receipts WHERE ticket_id = t.id),
+        'score', (SELECT score FROM ratings WHERE ticket_id = t.id)'''
     )
 }::text AS body
 FROM t

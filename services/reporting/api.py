@@ -71,6 +71,12 @@ class QueueFigures(Out):
     wait_p50_seconds: float | None
     wait_p95_seconds: float | None
     wait_max_seconds: float | None
+    receipts: int | None
+    receipt_p50_seconds: float | None
+    receipt_p95_seconds: float | None
+    receipt_max_seconds: float | None
+    rated: int | None
+    score_mean: float | None
     share_within_sla: float | None
 
 

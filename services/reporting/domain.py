@@ -94,7 +94,13 @@ SELECT CASE WHEN GROUPING(unit) = 0 THEN 'unit' ELSE 'city' END AS row, coalesce
         AND coalesce(ended_at, :at) - issued_at > :sla) AS uncalled_beyond_sla,
     percentile_disc(0.5) WITHIN GROUP (ORDER BY first_wait_seconds) AS wait_p50_seconds,
     percentile_disc(0.95) WITHIN GROUP (ORDER BY first_wait_seconds) AS wait_p95_seconds,
-    max(first_wait_seconds) AS wait_max_seconds
+    max(first_wait_seconds) AS wait_max_seconds,
+    count(receipt_seconds) AS receipts,
+    percentile_disc(0.5) WITHIN GROUP (ORDER BY receipt_seconds) AS receipt_p50_seconds,
+    percentile_disc(0.95) WITHIN GROUP (ORDER BY receipt_seconds) AS receipt_p95_seconds,
+    max(receipt_seconds) AS receipt_max_seconds,
+    count(score) AS rated,
+    avg(score)::float8 AS score_mean
 FROM tickets
 WHERE issued_at >= :begins AND issued_at < :ends
     AND (CAST(:unit AS text) IS NULL OR unit = CAST(:unit AS text))

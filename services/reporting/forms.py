@@ -41,6 +41,9 @@ happened up to `at`, also after `to`.
 - `uncalled_beyond_sla`: tickets without any call that waited longer than `sla_seconds`. Such a
   wait runs from issue to the ticket's end (cancelled, or sent to another unit), else to `at` - not
   to `to`, or somebody who came late on the last evening and was never called would count nowhere.
+- `receipts`: visits whose first dossier's receipt was printed; `receipt_p50_seconds`,
+  `receipt_p95_seconds`, `receipt_max_seconds` of the times from issue until then, as for waits.
+- `rated`: visits that somebody rated; `score_mean` of the scores from 1 to 5, null without any.
 - `share_within_sla` = within_sla / (called + uncalled_beyond_sla), not rounded, null when that is
   0. Who still waits within the promise is in neither.
 
@@ -104,6 +107,12 @@ class QueueCounts(NamedTuple):
     wait_p50_seconds: float | None = None
     wait_p95_seconds: float | None = None
     wait_max_seconds: float | None = None
+    receipts: int = 0
+    receipt_p50_seconds: float | None = None
+    receipt_p95_seconds: float | None = None
+    receipt_max_seconds: float | None = None
+    rated: int = 0
+    score_mean: float | None = None
 
     @property
     def share_within_sla(self) -> float | None:

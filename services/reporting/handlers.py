@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.events import EventRouter
 from libs.contracts.intake import DOSSIER_EVENTS, DossierEvent, DossierStatus
 from libs.contracts.queue import (
+    ReceiptPrinted,
     TicketCalled,
     TicketCancelled,
     TicketEvent,
@@ -27,6 +28,8 @@ from libs.contracts.queue import (
     TicketReturned,
     TicketStarted,
     TicketTransferred,
+    VisitEvent,
+    VisitRated,
 )
 from services.reporting.models import Base
 
@@ -35,7 +38,10 @@ router = EventRouter()
 TICKETS: Table = Base.metadata.tables["tickets"]
 DOSSIERS: Table = Base.metadata.tables["dossiers"]
 
-FACTS = ("issued_at", "first_called_at", "first_wait_seconds", "transferred_from")
+FACTS = (
+    "issued_at", "first_called_at", "first_wait_seconds", "transferred_from", "receipt_seconds",
+    "score",
+)  # fmt: skip
 """What one event tells of a ticket and no later one changes."""
 
 _TOLD = set(DOSSIERS.c.keys()) - {"span"}
@@ -134,6 +140,24 @@ async def note_transfer(event: TicketTransferred, session: AsyncSession) -> None
 async def note_cancellation(event: TicketCancelled, session: AsyncSession) -> None:
     """Somebody gave up, or was never called."""
     await _note(session, event, "cancelled", ended_at=event.at)
+
+
+@router.on(ReceiptPrinted)
+async def note_receipt(event: ReceiptPrinted, session: AsyncSession) -> None:
+    """A visit's first receipt was printed."""
+    await _note_visit(session, event, receipt_seconds=event.receipt_seconds)
+
+
+@router.on(VisitRated)
+async def note_rating(event: VisitRated, session: AsyncSession) -> None:
+    """Somebody said how the visit was."""
+    await _note_visit(session, event, score=event.score)
+
+
+async def _note_visit(session: AsyncSession, event: VisitEvent, **told: Any) -> None:
+    """Apply what came of a visit; it may be heard of before the ticket is."""
+    head = {"ticket_id": event.ticket_id, "unit": event.unit, "version": 0, "status": "waiting"}
+    await session.execute(_TICKET, dict.fromkeys((*FACTS, "ended_at")) | head | told)
 
 
 async def _note(session: AsyncSession, event: TicketEvent, status: str, **told: Any) -> None:

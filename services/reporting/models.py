@@ -55,6 +55,10 @@ class Ticket(Base):
     first_wait_seconds: Mapped[float | None]
     """From issue to first call, as the queue measured it."""
     ended_at: Mapped[datetime | None]
+    receipt_seconds: Mapped[float | None]
+    """From issue to the receipt of the visit's first dossier, as the queue measured it."""
+    score: Mapped[int | None] = mapped_column(SmallInteger)
+    """How the visit was, 1 to 5."""
     transferred_from: Mapped[UUID | None]
     """The ticket of another unit that this one continues; such a one is not issued anew."""
 

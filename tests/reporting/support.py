@@ -1,6 +1,6 @@
 """What the tests of reporting share: events as the queue and intake would announce them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,6 +13,7 @@ from libs.common.worktime import ZONE
 from libs.contracts.directory import Directory
 from libs.contracts.intake import DossierCompleted, DossierEvent, DossierStatus
 from libs.contracts.queue import (
+    ReceiptPrinted,
     TicketCalled,
     TicketCancelled,
     TicketEvent,
@@ -24,6 +25,8 @@ from libs.contracts.queue import (
     TicketReturned,
     TicketStarted,
     TicketTransferred,
+    VisitEvent,
+    VisitRated,
 )
 from libs.contracts.registry import UnitChanged, UnitStatus
 from services.reporting import domain
@@ -93,6 +96,20 @@ def ticket(
     elif ends == "cancelled":
         add(TicketCancelled, ends_after, wait_seconds=ends_after)
     return events
+
+
+def afterwards(
+    life: Sequence[TicketEvent], *, receipt: float | None = None, score: int | None = None
+) -> list[VisitEvent]:
+    """Announce what came of a ticket's visit."""
+    last = life[-1]
+    head = {"ticket_id": last.ticket_id, "unit": last.unit, "number": "A001", "at": last.at}
+    told: list[VisitEvent] = []
+    if receipt is not None:
+        told.append(ReceiptPrinted.model_validate(head | {"receipt_seconds": receipt}))
+    if score is not None:
+        told.append(VisitRated.model_validate(head | {"score": score}))
+    return told
 
 
 STEPS: dict[str, tuple[type[TicketEvent], tuple[str, ...], str]] = {

@@ -8,7 +8,18 @@ from structlog.testing import capture_logs
 
 from libs.contracts.intake import DossierStatus
 from services.reporting.domain import WeekNotBegun
-from tests.reporting.support import DEPARTMENT, WEEK, A, B, at, dossier, report, ticket, walk
+from tests.reporting.support import (
+    DEPARTMENT,
+    WEEK,
+    A,
+    B,
+    afterwards,
+    at,
+    dossier,
+    report,
+    ticket,
+    walk,
+)
 
 BEGINS, ENDS = WEEK.begins, WEEK.ends
 
@@ -196,12 +207,16 @@ async def test_waits_are_nearest_rank_over_the_first_calls_of_the_tickets_issued
 ) -> None:
     issued = at("2026-11-16 08:00")
     lives = [ticket(issued, called=wait, ends="finished", ends_after=5000)
-             for wait in (10, 20.5, 1200, 1200.001)]  # fmt: skip
-    answer = await report(session, *(event for life in lives for event in life))
+             for wait in (10, 20.5, 1200)]  # fmt: skip
+    late = ticket(issued, called=1200.001, ends="finished", ends_after=5000)
+    events = [event for life in (*lives, late) for event in life]
+    answer = await report(session, *events, *afterwards(late, receipt=4000.5, score=4))
     assert answer["city"]["queue"] == {
         "tickets": 4, "transferred_in": 0, "called": 4, "finished": 4, "no_show": 0,
         "cancelled": 0, "within_sla": 3, "uncalled_beyond_sla": 0, "wait_p50_seconds": 20.5,
         "wait_p95_seconds": 1200.001, "wait_max_seconds": 1200.001, "share_within_sla": 0.75,
+        "receipts": 1, "receipt_p50_seconds": 4000.5, "receipt_p95_seconds": 4000.5,
+        "receipt_max_seconds": 4000.5, "rated": 1, "score_mean": 4,
     }  # fmt: skip
 
 

@@ -74,7 +74,8 @@ async def test_a_call_that_comes_before_its_issue_is_not_lost(session: AsyncSess
     assert row == {
         "ticket_id": issued.ticket_id, "unit": A, "version": 4, "status": "finished",
         "issued_at": ISSUED, "first_called_at": called.at, "first_wait_seconds": 75.25,
-        "ended_at": finished.at, "transferred_from": None,
+        "ended_at": finished.at, "transferred_from": None, "receipt_seconds": None,
+        "score": None,
     }  # fmt: skip
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from statistics import fmean
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,11 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common.worktime import business_day
 from libs.contracts.intake import DossierEvent, DossierStatus
 from libs.contracts.queue import (
+    ReceiptPrinted,
     TicketCalled,
     TicketCancelled,
     TicketEvent,
     TicketIssued,
     TicketTransferred,
+    VisitEvent,
+    VisitRated,
 )
 from services.reporting.forms import DossierCounts
 from tests.reporting.support import (
@@ -24,6 +29,7 @@ from tests.reporting.support import (
     WEEK,
     A,
     B,
+    afterwards,
     apply,
     at,
     dossier,
@@ -179,8 +185,11 @@ async def test_every_row_is_as_counted_by_hand_and_the_identities_hold(
     assert alone["units"] == [row for row in answer["units"] if row["unit"] == A]
 
 
+Life = Sequence[TicketEvent | VisitEvent]
+
+
 @st.composite
-def lives(draw: st.DrawFn) -> list[TicketEvent]:
+def lives(draw: st.DrawFn) -> Life:
     """Draw a ticket's life: any steps that follow from one another, at rising instants."""
     status, after = "waiting", 0.0
     steps: list[tuple[str, float]] = []
@@ -194,7 +203,15 @@ def lives(draw: st.DrawFn) -> list[TicketEvent]:
         status = STEPS[name][2]
     continues = draw(st.none() | st.uuids())
     unit = draw(st.sampled_from([A, B]))
-    return walk(draw(MOMENTS), *steps, unit=unit, continues=continues)
+    life = walk(draw(MOMENTS), *steps, unit=unit, continues=continues)
+    receipt = draw(st.none() | st.integers(0, 5_000_000).map(lambda ms: ms / 1000))
+    score = draw(st.none() | st.integers(1, 5)) if status == "finished" else None
+    return [*life, *afterwards(life, receipt=receipt, score=score)]
+
+
+def last_step(life: Life) -> TicketEvent:
+    """Give the last event of the ticket itself."""
+    return [event for event in life if isinstance(event, TicketEvent)][-1]
 
 
 def has_ended(last: TicketEvent) -> bool:
@@ -203,25 +220,27 @@ def has_ended(last: TicketEvent) -> bool:
     return away or isinstance(last, TicketCancelled)
 
 
-def queue_by_hand(tickets: Sequence[Sequence[TicketEvent]], now: datetime) -> dict[str, Any]:
+def queue_by_hand(tickets: Sequence[Life], now: datetime) -> dict[str, Any]:
     """Count a cohort as somebody with the definitions on paper would."""
     cohort = [life for life in tickets if BEGINS <= life[0].at < ENDS]
     waits: list[float] = []
     uncalled: list[float] = []
     for life in cohort:
         calls = [event.wait_seconds for event in life if isinstance(event, TicketCalled)]
-        end = life[-1].at if has_ended(life[-1]) else now
+        end = last_step(life).at if has_ended(last_step(life)) else now
         (waits if calls else uncalled).append(
             calls[0] if calls else (end - life[0].at).total_seconds()
         )
-    waits.sort()
+    told = [event for life in cohort for event in life]
+    receipts = [event.receipt_seconds for event in told if isinstance(event, ReceiptPrinted)]
+    scores = [event.score for event in told if isinstance(event, VisitRated)]
 
-    def rank(percent: int) -> float | None:
-        return waits[(percent * len(waits) + 99) // 100 - 1] if waits else None
+    def rank(times: list[float], percent: int) -> float | None:
+        return sorted(times)[(percent * len(times) + 99) // 100 - 1] if times else None
 
     within = sum(wait <= 1200 for wait in waits)
     beyond = sum(wait > 1200 for wait in uncalled)
-    last = [type(life[-1]).__name__ for life in cohort]
+    last = [last_step(life).type_name() for life in cohort]
     sent = sum(isinstance(life[0], TicketIssued) and bool(life[0].transferred_from)
                for life in cohort)  # fmt: skip
     return {
@@ -233,9 +252,15 @@ def queue_by_hand(tickets: Sequence[Sequence[TicketEvent]], now: datetime) -> di
         "cancelled": last.count("TicketCancelled"),
         "within_sla": within,
         "uncalled_beyond_sla": beyond,
-        "wait_p50_seconds": rank(50),
-        "wait_p95_seconds": rank(95),
-        "wait_max_seconds": rank(100),
+        "wait_p50_seconds": rank(waits, 50),
+        "wait_p95_seconds": rank(waits, 95),
+        "wait_max_seconds": rank(waits, 100),
+        "receipts": len(receipts),
+        "receipt_p50_seconds": rank(receipts, 50),
+        "receipt_p95_seconds": rank(receipts, 95),
+        "receipt_max_seconds": rank(receipts, 100),
+        "rated": len(scores),
+        "score_mean": pytest.approx(fmean(scores)) if scores else None,
         "share_within_sla": within / (len(waits) + beyond) if waits or beyond else None,
     }
 
@@ -243,7 +268,7 @@ def queue_by_hand(tickets: Sequence[Sequence[TicketEvent]], now: datetime) -> di
 @PROFILE
 @given(tickets=st.lists(lives(), max_size=25), now=NOWS)
 async def test_the_queue_figures_are_as_counted_by_hand(
-    session: AsyncSession, tickets: list[list[TicketEvent]], now: datetime
+    session: AsyncSession, tickets: list[Life], now: datetime
 ) -> None:
     async with session.begin_nested() as savepoint:
         answer = await report(session, *(event for life in tickets for event in life), now=now)
@@ -257,7 +282,7 @@ async def test_the_queue_figures_are_as_counted_by_hand(
 @PROFILE
 @given(life=lives(), data=st.data())
 async def test_a_tickets_events_tell_the_same_in_any_order_and_number(
-    session: AsyncSession, life: list[TicketEvent], data: st.DataObject
+    session: AsyncSession, life: Life, data: st.DataObject
 ) -> None:
     jumbled = data.draw(st.permutations([*life, *data.draw(st.lists(st.sampled_from(life)))]))
     answers = []

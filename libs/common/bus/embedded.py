@@ -391,12 +391,14 @@ def _received(topic: str, row: asyncpg.Record) -> Received:
 
 @asynccontextmanager
 async def open_embedded_bus(url: str, connect: Connect) -> AsyncIterator[EmbeddedBus]:
-    """Open the bus with a small pool of its own and one watcher for the process."""
+    """Open the bus with a small pool of its own and one watcher for the process.
+
+    It opens also while the log cannot be reached: readers and senders come back by themselves.
+    """
     async with asyncpg.create_pool(
-        url, min_size=1, max_size=4, timeout=10, command_timeout=35
+        url, min_size=0, max_size=4, timeout=10, command_timeout=35
     ) as pool:
         bus = EmbeddedBus(connect, pool)
-        await bus.look()
         watcher = asyncio.create_task(bus.watch(), name="bus-watch")
         try:
             yield bus

@@ -1,6 +1,6 @@
 """Routes of the queue, one module per thing that clients speak of."""
 
-from services.queue.api import appointments, boards, counters, kiosks, steps, tickets
+from services.queue.api import appointments, boards, counters, kiosks, steps, tickets, visits
 
 ROUTERS = (
     tickets.router,
@@ -9,4 +9,5 @@ ROUTERS = (
     boards.router,
     appointments.router,
     kiosks.router,
+    visits.router,
 )

@@ -1,6 +1,6 @@
 """Counters: listed, opened and closed, and calling."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import Field
 from sqlalchemy import select
@@ -17,6 +17,7 @@ from services.queue.api.edge import (
     CounterNumber,
     CounterState,
     Hot,
+    Promise,
     SeriesIn,
     TicketOut,
     Unit,
@@ -26,7 +27,7 @@ from services.queue.api.edge import (
 from services.queue.domain import calls
 from services.queue.domain import counters as desks
 from services.queue.domain.refusals import check_unit
-from services.queue.load import note_first_call
+from services.queue.sla import note_first_call
 
 router = APIRouter(prefix="/v1/units/{unit}/counters", tags=["counters"])
 
@@ -89,7 +90,6 @@ async def set_counter(
     responses={204: {"description": "Nobody waits for this counter."}},
 )
 async def call_next(
-    request: Request,
     unit: Unit,
     number: CounterNumber,
     pool: Hot,
@@ -97,6 +97,7 @@ async def call_next(
     wake: Wake,
     now: Now,
     officer: Officer,
+    promise: Promise,
     key: OptionalKey,
 ) -> Response:
     """Call whoever is due first to this counter."""
@@ -107,7 +108,7 @@ async def call_next(
         return Response(status_code=204)
     wake()
     if called.first_call:
-        note_first_call(code, called.wait, request.state.settings.sla_seconds)
+        await note_first_call(pool, called.body, called.wait, promise=promise.within, at=now)
     return json_answer(called.body)
 
 

@@ -3,7 +3,7 @@
 from typing import Self
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import model_validator
 
@@ -15,7 +15,7 @@ from libs.contracts.following import Registry
 from libs.contracts.roles import Officer
 from services.queue.api.edge import Act, CounterInBody, SeriesIn, Step, TicketOut, json_answer, move
 from services.queue.domain import calls, issuing, moves, transfers
-from services.queue.load import note_first_call
+from services.queue.sla import note_first_call
 
 router = APIRouter(prefix="/v1/tickets/{ticket_id}", tags=["steps"], route_class=KeepingRoute)
 
@@ -91,16 +91,15 @@ async def return_(
 
 
 @router.post("/call", response_model=TicketOut)
-async def call(
-    request: Request, ticket_id: UUID, act: Act, officer: Officer, body: CallIn
-) -> Response:
+async def call(ticket_id: UUID, act: Act, officer: Officer, body: CallIn) -> Response:
     """Call this one to a counter, whoever else waits; a manager calls for who sits there."""
     called = await calls.call_out_of_order(
         act.pool, ticket_id, body.counter, body.reason, act.asked(officer)
     )
     act.wake()
     if called.first_call:
-        note_first_call(called.unit, called.wait, request.state.settings.sla_seconds)
+        promise = act.rules.promise.within
+        await note_first_call(act.pool, called.body, called.wait, promise=promise, at=act.now)
     return json_answer(called.body)
 
 

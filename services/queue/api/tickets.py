@@ -39,6 +39,7 @@ from services.queue.domain.refusals import (
     check_unit,
 )
 from services.queue.policy import PriorityClass, oldest_now
+from services.queue.sla import note_given_up
 
 log = structlog.get_logger()
 
@@ -61,6 +62,14 @@ class TicketAhead(TicketOut):
 
     position: int | None
     forecast_wait_seconds: int | None
+
+
+class TicketSeen(TicketAhead):
+    """A ticket as its holder looks at it, with what came after the visit."""
+
+    receipt_seconds: float | None
+    """From the ticket's issue to the receipt of the visit's first dossier."""
+    score: int | None
 
 
 class PrintIn(In):
@@ -127,7 +136,7 @@ async def issue_ticket(
     return json_answer(answer, 201)
 
 
-@router.get("/{ticket_id}", response_model=TicketAhead)
+@router.get("/{ticket_id}", response_model=TicketSeen)
 async def show_ticket(ticket_id: UUID, pool: Hot, loads: LoadsNow, now: Now) -> Response:
     """Show a ticket to who knows its id: where it stands and how long it will take."""
     row = await pool.fetchrow("SELECT unit FROM tickets WHERE id = $1", ticket_id)
@@ -145,7 +154,17 @@ async def cancel(
     """Give a place up: the citizen by the ticket's id, a kiosk or officer for its unit."""
     if principal.role not in (Role.nobody, Role.kiosk, Role.officer, Role.manager):
         raise Forbidden(f"the role {principal.role} cancels no tickets")
-    return await move(moves.CANCEL, ticket_id, act, principal, body)
+    moved = await moves.move(
+        act.pool,
+        ticket_id,
+        moves.CANCEL,
+        act.asked(principal),
+        counter=body.counter if body else None,
+    )
+    act.wake()
+    if moved["first_call"]:
+        await note_given_up(act.pool, moved["body"], promise=act.rules.promise.within, at=act.now)
+    return json_answer(moved["body"])
 
 
 @router.post("/{ticket_id}/printed", response_model=TicketOut)
