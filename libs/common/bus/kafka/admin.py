@@ -1,6 +1,7 @@
 """What is asked of the brokers beside sending and reading: topics, offsets, an answer."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ _NOT_YET = (
 )
 """What brokers answer while they settle who keeps a group's offsets."""
 _TRIES = 4
+"""How often a broker is asked that cannot be reached."""
 _SET_ON_THE_TOPIC = 1
 """The source of a setting that the topic itself has, not the broker's default."""
 _LEADER_SECONDS = 10.0
@@ -72,26 +74,28 @@ class Admin:
         Raises:
             BusError: there was no answer, or the answer was an error.
         """
+        client = None
         try:
             async with within(self._connection.answer_seconds, doing):
-                tries = 0
-                while True:
+                client = await self._opened()
+                for again in itertools.count(1):
                     try:
-                        return await question(await self._open())
+                        return await question(client)
                     except _NOT_YET:
-                        await asyncio.sleep(0.1)
+                        pass
                     except NodeNotReadyError:
                         # Any broker is asked, perhaps one that has just died; not for long, as
                         # the next client looks for them at the addresses that were configured.
-                        tries += 1
-                        if tries == _TRIES:
+                        if again == _TRIES:
                             raise
-                        await asyncio.sleep(0.1)
+                    await asyncio.sleep(0.1)
+                raise AssertionError
         except BusError:
-            await self.close()
+            if self._client is client:  # or somebody has opened another already
+                await self.close()
             raise
 
-    async def _open(self) -> AIOKafkaAdminClient:
+    async def _opened(self) -> AIOKafkaAdminClient:
         async with self._opening:
             if self._client is None:
                 client = AIOKafkaAdminClient(
@@ -131,16 +135,16 @@ class Admin:
         Raises:
             UnknownTopic: one does not exist.
         """
-        if fresh := [name for name in names if name not in self._known]:
+        known = self._known
+        if fresh := [name for name in names if name not in known]:
             found = await self.topics()
             for name in fresh:
                 if name not in found:
                     raise UnknownTopic(name)
             settings = await self._settings(fresh)
-            self._known |= {
-                name: Room(found[name], int(settings[name]["max.message.bytes"])) for name in fresh
-            }
-        return self._known
+            for name in fresh:
+                known[name] = Room(found[name], int(settings[name]["max.message.bytes"]))
+        return known
 
     def forget(self) -> None:
         """Look anew the next time."""

@@ -40,7 +40,9 @@ async def _stopped(client: Any) -> bool:
         await asyncio.wait([stopping], timeout=STOP_SECONDS)
         return stopping.done() and not stopping.cancelled() and stopping.exception() is None
     finally:
-        stopping.cancel()
+        if not stopping.done():
+            stopping.cancel()
+            await asyncio.wait([stopping], timeout=1)
 
 
 async def _abandon(connections: Any, *workers: object) -> None:
