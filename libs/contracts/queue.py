@@ -4,7 +4,21 @@ from datetime import date, datetime
 from typing import ClassVar
 from uuid import UUID
 
+from pydantic import BaseModel, ConfigDict
+
 from libs.common.events import Event
+
+
+class Shown(BaseModel):
+    """A ticket after a step, as boards show it: whoever reads one step knows what it led to."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    status: str
+    counter: int | None
+    issued_at: datetime
+    due_at: datetime
+    called_at: datetime | None
 
 
 class TicketEvent(Event):
@@ -18,6 +32,8 @@ class TicketEvent(Event):
     version: int
     number: str
     at: datetime
+    shown: Shown | None = None
+    """None in events of the time before boards were fed by them."""
 
     @property
     def key(self) -> str:
@@ -67,6 +83,29 @@ class TicketCancelled(TicketEvent):
     """The person gave up the place; `wait_seconds` until then."""
 
     wait_seconds: float
+
+
+class CounterChanged(Event):
+    """A counter was made, opened, paused, closed or given other series; the whole state.
+
+    `version` counts the counter's changes. A topic of its own: whoever reads tickets expects a
+    ticket in every event.
+    """
+
+    topic: ClassVar[str] = "queue.counters.v1"
+    producer: ClassVar[str] = "queue"
+
+    unit: str
+    number: int
+    version: int
+    at: datetime
+    state: str
+    series: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Order is kept per unit."""
+        return self.unit
 
 
 class QueueLoad(Event):

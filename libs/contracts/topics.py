@@ -12,6 +12,7 @@ FACTS = (
     Topic("registry.procedures.v1", compacted=registry.ProcedureChanged.compacted),
     Topic("registry.calendar.v1", partitions=1, compacted=registry.CalendarDayChanged.compacted),
     Topic(queue.TicketEvent.topic),
+    Topic(queue.CounterChanged.topic),
     Topic(queue.QueueLoad.topic, compacted=queue.QueueLoad.compacted),
     Topic(intake.DossierEvent.topic),
 )

@@ -48,6 +48,8 @@ class Counter(Base):
     series: Mapped[list[str]] = mapped_column(ARRAY(String), server_default="{}")
     """The series it calls; empty means all."""
     changed_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(server_default="0")
+    """Counts the announced changes."""
 
 
 class TicketNumber(Base):

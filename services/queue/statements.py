@@ -20,7 +20,9 @@ ANSWER = """json_build_object(
 
 TICKET = ANSWER.format(more="")
 
-_EVENT_HEAD = """'ticket_id', t.id, 'unit', t.unit, 'version', t.version, 'number', t.number"""
+_EVENT_HEAD = """'ticket_id', t.id, 'unit', t.unit, 'version', t.version, 'number', t.number,
+    'shown', json_build_object('status', t.status, 'counter', t.counter,
+        'issued_at', t.issued_at, 'due_at', t.due_at, 'called_at', t.called_at)"""
 
 
 def _announce(type_: str, source: str, body: str, at: str, event_id: str, trace: str) -> str:

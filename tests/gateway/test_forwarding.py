@@ -367,7 +367,7 @@ async def hasty(house: House) -> AsyncIterator[Front]:
     """Open a gateway that waits no longer than a fifth of a second for a service."""
     house.stub.begin()
     async with (
-        over_http(house.state["settings"], patience=0.2) as forwarder,
+        over_http(house.state["settings"], stopping=asyncio.Event(), patience=0.2) as forwarder,
         serving(with_state(app, house.state | {"forwarder": forwarder})) as port,
         httpx.AsyncClient(base_url=f"http://{HOST}:{port}", timeout=5) as client,
     ):

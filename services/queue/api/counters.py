@@ -79,7 +79,8 @@ async def set_counter(
         session,
         code,
         number,
-        body.model_dump() | {"changed_at": now},
+        body.model_dump(),
+        now=now,
         may_create=officer.role == Role.manager,
     )
 

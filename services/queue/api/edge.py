@@ -9,9 +9,12 @@ from fastapi import Depends, Path, Request
 from fastapi.responses import Response
 
 from libs.common.fields import LocalTime, Out
+from libs.common.problems import Unavailable
 from libs.contracts.codes import UnitQuery
+from libs.contracts.following import Registry
 from services.queue.load import Loads
 from services.queue.policy import PriorityClass
+from services.queue.streams import Streams
 
 Channel = Literal["kiosk", "web", "counter", "portal"]
 TicketStatus = Literal[
@@ -31,6 +34,13 @@ async def _loads(request: Request) -> Loads:
     return loads
 
 
+async def _streams(request: Request, _: Registry) -> Streams:
+    streams: Streams = request.state.streams
+    if not streams.ready:
+        raise Unavailable("the boards are being read; try again in a moment")
+    return streams
+
+
 async def _promise(request: Request) -> timedelta:
     return timedelta(seconds=request.state.settings.sla_seconds)
 
@@ -41,6 +51,7 @@ async def _wake_relay(request: Request) -> Any:
 
 Hot = Annotated[asyncpg.Pool, Depends(_hot)]
 LoadsNow = Annotated[Loads, Depends(_loads)]
+LiveStreams = Annotated[Streams, Depends(_streams)]
 Promise = Annotated[timedelta, Depends(_promise)]
 Wake = Annotated[Any, Depends(_wake_relay)]
 

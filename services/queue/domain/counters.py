@@ -1,17 +1,26 @@
 """Counters: opened, paused and closed, and made by their manager."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common.events import publish
+from libs.contracts.queue import CounterChanged
 from services.queue.domain.refusals import StillHolding, UnknownCounter
 from services.queue.models import Counter, Ticket
 
 
 async def set_counter(
-    session: AsyncSession, unit: str, number: int, values: dict[str, Any], *, may_create: bool
+    session: AsyncSession,
+    unit: str,
+    number: int,
+    values: dict[str, Any],
+    *,
+    now: datetime,
+    may_create: bool,
 ) -> Counter:
     """Open, pause or close a counter; a manager's word also makes one.
 
@@ -29,6 +38,20 @@ async def set_counter(
         await _check_nobody_at(session, unit, number)
     for name, value in values.items():
         setattr(counter, name, value)
+    counter.changed_at = now
+    counter.version += 1
+    publish(
+        session,
+        CounterChanged(
+            unit=unit,
+            number=number,
+            version=counter.version,
+            at=now,
+            state=counter.state,
+            series=tuple(counter.series),
+        ),
+        at=now,
+    )
     return counter
 
 
