@@ -71,9 +71,10 @@ class Projection:
     back: Final = 2000
     """Records before the log's end, in each partition, that are read to be remembered."""
     look_seconds: Final = 0.5
+    answer_seconds: Final = 1.0
     late_seconds: Final = 2.5
     tables_seconds: Final = 1.0
-    desks_seconds: Final = 30.0
+    desks_seconds: Final = 5.0
 
     def __init__(self, core: Core) -> None:
         """Prepare; `follow` and `watch` do the work."""
@@ -123,14 +124,18 @@ class Projection:
     def missed(self, unit: str, place: Positions) -> list[Told] | None:
         """List a unit's changes beyond a place; None if they are not all remembered."""
         begun = {topic: self._begun[topic] for topic in place}
-        if not self.level or not _reached(place, begun) or self.ahead(place):
+        if not self.level or not _reached(place, begun):
             return None
         board = self._boards.get(unit)
         return board.missed(place) if board else []
 
     def ahead(self, place: Positions) -> bool:
-        """Tell whether a place is beyond what has been read here, or in no log of this shape."""
+        """Tell whether a place is beyond what has been read here."""
         return not _reached(self._positions, place)
+
+    def fits(self, place: Positions) -> bool:
+        """Tell whether a place has the partitions that the log has."""
+        return all(len(self._positions[topic]) == len(offsets) for topic, offsets in place.items())
 
     # The log ------------------------------------------------------------------------------------
 
@@ -233,7 +238,7 @@ class Projection:
     async def _look(self) -> None:
         row = await self._core.db.hot.fetchrow(_LOOK, TOPICS)
         try:
-            async with asyncio.timeout(self.look_seconds):
+            async with asyncio.timeout(self.answer_seconds):
                 ends = await self._core.bus.ends(TOPICS)
             self._marks.append((row["unsent"] or row["now"], ends))
         except Exception as error:

@@ -50,6 +50,8 @@ class Streams:
         self._of_city: set[Reader] = set()
         self._loads_told: set[str] = set()
         """Units whose load the readers of the city have not been told of."""
+        self._waiting: dict[str, int] = {}
+        """How many the readers of a unit were last told are waiting."""
         self._overview: bytes = b""
         """What the readers of the city were shown last, from the tables."""
         projection.listener = self
@@ -75,15 +77,18 @@ class Streams:
             missed = b"".join(self._replayed(unit, place, changes))
             reader.offer(self._first(None) + missed + self._beat_of(unit))
         readers = self._of_units[unit]
-        with self._kept(reader, readers):
-            yield reader
-        if not readers:
-            self._of_units.pop(unit, None)
+        try:
+            with self._kept(reader, readers):
+                yield reader
+        finally:
+            if not readers:
+                del self._of_units[unit], self._waiting[unit]
 
     @asynccontextmanager
     async def city(self, last_id: str | None) -> AsyncIterator[Reader]:
         """Open a stream of the city: the loads told since an id, else all of them."""
         place = await self._resumable(last_id, OF_CITY)
+        self._tell_city()  # or what the others are still to be told would come here twice
         reader = Reader(self._whole_city)
         if place is None or not self._projection.level:
             reader.offer(self._first(last_id) + self._whole_city())
@@ -115,7 +120,7 @@ class Streams:
         """
         place = _place(last_id, topics)
         for _ in range(50):
-            if place is None or not self._projection.level:
+            if place is None or not self._projection.level or not self._projection.fits(place):
                 return None
             if not self._projection.ahead(place):
                 return place
@@ -136,11 +141,13 @@ class Streams:
     def _whole_board(self, unit: str) -> bytes:
         board = self._projection.board(unit)
         whole = board.snapshot(self._core.clock.now(), self._loads.forecast(unit))
-        return written("snapshot", whole | {"unit": unit}, self._id(OF_UNITS))
+        self._waiting[unit] = whole["waiting"]
+        return written("snapshot", whole, self._id(OF_UNITS))
 
     def _change(self, board: Board, told: Told, place: str) -> bytes:
-        now, forecast = self._core.clock.now(), self._loads.forecast(board.unit)
-        return written("change", board.change(told, now, forecast), place)
+        change = board.change(told, self._core.clock.now(), self._loads.forecast(board.unit))
+        self._waiting[board.unit] = change["waiting"]
+        return written("change", change, place)
 
     def _replayed(self, unit: str, place: Positions, changes: Sequence[Told]) -> Iterator[bytes]:
         """Write what was missed, each change with the place it leads to, the last up to now."""
@@ -155,9 +162,13 @@ class Streams:
             yield self._change(board, everything, self._id(OF_UNITS))
 
     def _beat_of(self, unit: str) -> bytes:
+        figures = self._figures_of(unit)
+        self._waiting[unit] = figures["waiting"]
+        return written("heartbeat", figures)
+
+    def _figures_of(self, unit: str) -> dict[str, Any]:
         board = self._projection.board(unit)
-        figures = board.figures(self._core.clock.now(), self._loads.forecast(unit))
-        return written("heartbeat", figures | {"unit": unit})
+        return board.figures(self._core.clock.now(), self._loads.forecast(unit))
 
     def overview(self, loads: Mapping[str, Load | QueueLoad]) -> dict[str, Any]:
         """Write loads of units down, the longest wait first."""
@@ -248,8 +259,12 @@ class Streams:
     def _beat(self, turn: int) -> None:
         """Send the heartbeats of one turn: a fifth of the units each second."""
         for unit, readers in self._of_units.items():
-            if hash(unit) % self.heartbeat_seconds == turn:
+            if hash(unit) % self.heartbeat_seconds != turn:
+                continue
+            if self._figures_of(unit)["waiting"] == self._waiting[unit]:
                 _offer(readers, self._beat_of(unit))
+            else:  # a day is over, and with it the tickets that nobody called
+                _offer(readers, self._whole_board(unit))
         if turn == 0 and self._of_city:
             _offer(self._of_city, self._beat_of_city())
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import services.registry.main
 from services.gateway.clients import InProcess, over_http
 from services.gateway.main import app
-from tests.gateway.serving import HOST, serving, talk, with_state, written
 from tests.gateway.stub import Stub
+from tests.serving import HOST, serving, talk, with_state, written
 from tests.support import running, settings_for, wait_until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

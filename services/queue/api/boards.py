@@ -5,7 +5,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response
-from fastapi.sse import EventSourceResponse
 from sqlalchemy import select, tuple_
 
 from libs.common import fast_json
@@ -127,7 +126,7 @@ class BoardHeartbeat(Out):
 
 
 class OverviewChange(Overview):
-    """The loads that are new, at most once a second, each replacing that of its unit.
+    """The loads that are new, about once a second, each replacing that of its unit.
 
     A unit where nobody waits and no counter is open leaves the list.
     """
@@ -149,8 +148,8 @@ _HOW = """Server-sent events, each with one of these shapes as its `data`.
 
 - `snapshot`, what the call without `/stream` gives: stands first, unless the stream resumes, and
   comes again whenever not every change could be told one by one. It replaces what was known.
-- `change`: exactly one for each step of a ticket and each change of a counter; for the city at most
-  one a second.
+- `change`: one for each step of a ticket and each change of a counter; for the city about one a
+  second.
 - `heartbeat`, about every 5 seconds: vouches for what is shown. When nothing has come for 15
   seconds, say that the screen is stale.
 
@@ -166,7 +165,7 @@ def _events(model: Any) -> dict[int | str, dict[str, Any]]:
 
 @router.get(
     "/units/{unit}/queue/stream",
-    response_class=EventSourceResponse,
+    response_class=LiveStream,
     responses=_events(Snapshot | BoardChange | BoardHeartbeat),
 )
 async def stream_queue(
@@ -178,7 +177,7 @@ async def stream_queue(
 
 @router.get(
     "/queue/overview/stream",
-    response_class=EventSourceResponse,
+    response_class=LiveStream,
     responses=_events(Overview | OverviewChange | OverviewHeartbeat),
 )
 async def stream_overview(streams: LiveStreams, last_event_id: LastEventId = None) -> LiveStream:
