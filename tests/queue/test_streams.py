@@ -81,8 +81,7 @@ async def replicas(
             await ready(client)
             served = serving(with_state(app, client.state))  # type: ignore[attr-defined]
             found.append(Replica(client, await stack.enter_async_context(served)))
-        for replica in found:
-            await wait_until(lambda replica=replica: replica.projection.level)
+        await wait_until(lambda: all(replica.projection.level for replica in found))
         yield found
 
 
@@ -270,7 +269,7 @@ async def test_a_place_that_nobody_can_resume_from_is_answered_with_the_whole_bo
 ) -> None:
     here = replicas[0]
     await take(here.client, unit)
-    await wait_until(lambda: here.projection.board(unit).tickets)
+    await wait_until(lambda: bool(here.projection.board(unit).tickets))
     for place in ("", "tables", "0-0-0", "-1", "1e3-0", "9" * 18 + "-0", "1.1-1.1", "9" * 3000,
                   "0-0\u00e9"):  # fmt: skip
         async with line(here.port, stream_of(unit), place) as opened:
