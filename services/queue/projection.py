@@ -72,6 +72,8 @@ class Projection:
     """Records before the log's end, in each partition, that are read to be remembered."""
     look_seconds: Final = 0.5
     answer_seconds: Final = 1.0
+    fetch_seconds: Final = 0.25
+    """How long a quiet log may leave it open whether it has been read to its end."""
     late_seconds: Final = 2.5
     tables_seconds: Final = 1.0
     desks_seconds: Final = 5.0
@@ -84,7 +86,7 @@ class Projection:
         self.loads: dict[str, LoadTold] = {}
         self.listener: Listener | None = None
         self._positions: dict[str, list[int]] = {}
-        self._begun: Positions = {}
+        self._begun: dict[str, list[int]] = {}
         """Where following began: what stands before it is not remembered."""
         self._loaded: Positions = {}
         """Where the log ended when the tables were read."""
@@ -147,15 +149,21 @@ class Projection:
                     await self._begin()
                 async with self._core.bus.follow(TOPICS, self._positions) as follower:
                     while self._loaded_at is not None:
-                        for record in await follower.fetch(1000, 1.0):
+                        for record in await follower.fetch(1000, self.fetch_seconds):
                             self._take(record)
-                        self._positions = _copied(follower.positions)
+                        self._note_positions(follower.positions)
                         self._settle()
             except Exception as error:
                 if not (transient(error) or isinstance(error, BusError)):
                     raise
                 log.warning("boards.interrupted", error=f"{type(error).__name__}: {error}"[:200])
             await asyncio.sleep(0.25)
+
+    def _note_positions(self, positions: Positions) -> None:
+        self._positions = self._positions | _copied(positions)
+        for topic, places in self._begun.items():
+            # A partition that has come since is read from its first record.
+            places.extend([0] * (len(self._positions[topic]) - len(places)))
 
     async def _begin(self) -> None:
         """Note where the log ends, then read the tables: nothing falls between the two."""

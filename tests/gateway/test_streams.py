@@ -12,7 +12,7 @@ import services.queue.main
 from services.gateway.clients import InProcess
 from services.gateway.main import app
 from services.queue.streams import Streams
-from tests.queue.hall import ready, take
+from tests.queue.hall import take
 from tests.queue.screen import Screen, line, watch
 from tests.serving import HOST, serving, with_state
 from tests.support import running, settings_for, wait_until
@@ -37,7 +37,6 @@ async def house(gateway_url: str) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         queue = await enter(running(queue_app, settings_for(gateway_url, hours="demo")))
-        await ready(queue)
         state = queue.state  # type: ignore[attr-defined]
         port = await enter(serving(with_state(queue_app, state)))
         doors, cores = [], []

@@ -24,7 +24,6 @@ from tests.queue.hall import (
     core_of,
     eventually,
     manager,
-    ready,
     seconds,
     set_counter,
     step,
@@ -78,7 +77,6 @@ async def replicas(
             clients.append(await stack.enter_async_context(start))
         found = []
         for client in clients:
-            await ready(client)
             served = serving(with_state(app, client.state))  # type: ignore[attr-defined]
             found.append(Replica(client, await stack.enter_async_context(served)))
         await wait_until(lambda: all(replica.projection.level for replica in found))

@@ -18,7 +18,13 @@ import structlog
 
 from libs.common import faults
 from libs.common.bus.base import (
-    Fenced, Positions, Received, Record, Topic, TopicState, UnknownTopic,
+    Fenced,
+    Positions,
+    Received,
+    Record,
+    Topic,
+    TopicState,
+    UnknownTopic,
 )  # fmt: skip
 
 log = structlog.get_logger()

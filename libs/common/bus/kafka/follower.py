@@ -5,11 +5,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from libs.common.bus.base import Received
+from libs.common.bus.base import Positions, Received
 from libs.common.bus.kafka.admin import Admin
 from libs.common.bus.kafka.connection import (
     Connection,
@@ -20,11 +21,11 @@ from libs.common.bus.kafka.connection import (
 from libs.common.bus.kafka.ending import end_consumer
 from libs.common.bus.kafka.records import received
 
-_LOOK_FOR_PARTITIONS_SECONDS = 30.0
+LOOK_FOR_PARTITIONS_SECONDS = 30.0
 
 
 class KafkaFollower:
-    """Reads every partition of its topics from the first record.
+    """Reads every partition of its topics from the first record, or from a place on.
 
     It reads ahead into a buffer: only so does it know that nothing but transaction markers
     stands behind the last record it has given out.
@@ -36,12 +37,14 @@ class KafkaFollower:
         topics: Sequence[str],
         admin: Admin,
         connection: Connection,
+        start: Positions,
     ) -> None:
         """Use `KafkaBus.follow` instead."""
         self._consumer = consumer
         self._topics = frozenset(topics)
         self._admin = admin
         self._connection = connection
+        self._start = start
         self._look_at = 0.0
         self._buffer: deque[Received] = deque()
         self._positions: dict[TopicPartition, int] = {}
@@ -58,7 +61,13 @@ class KafkaFollower:
         await self._look_for_partitions()
         starts = await self._consumer.beginning_offsets(list(self._positions))
         self._ends = await self._consumer.end_offsets(list(self._positions))
-        self._unread = {place for place, end in self._ends.items() if end > starts[place]}
+        for place, end in self._ends.items():
+            if self._positions[place] > end:
+                # Out of range: the client would begin at the first record.
+                self._consumer.seek(place, end)
+                self._positions[place] = end
+            if end > max(starts[place], self._positions[place]):
+                self._unread.add(place)
 
     async def fetch(self, limit: int, wait: float) -> list[Received]:
         """Read the next records of every topic followed."""
@@ -73,6 +82,17 @@ class KafkaFollower:
     def caught_up(self) -> bool:
         """Whether all that was there at the beginning has been read."""
         return not self._unread and not self._due
+
+    @property
+    def positions(self) -> dict[str, list[int]]:
+        """Where in each topic the next fetch goes on."""
+        given = dict(self._positions)
+        for record in reversed(self._buffer):  # the first of a partition is what comes next
+            given[TopicPartition(record.topic, record.partition)] = record.offset
+        found: dict[str, list[int]] = {}
+        for place in sorted(given):
+            found.setdefault(place.topic, []).append(given[place])
+        return found
 
     def _was_there(self, record: Received) -> bool:
         place = TopicPartition(record.topic, record.partition)
@@ -100,7 +120,7 @@ class KafkaFollower:
         known = await self._admin.topics()
         missing = self._topics - known.keys()
         self._look_at = monotonic() + (
-            self._connection.look_seconds if missing else _LOOK_FOR_PARTITIONS_SECONDS
+            self._connection.look_seconds if missing else LOOK_FOR_PARTITIONS_SECONDS
         )
         present = {
             TopicPartition(topic, number)
@@ -109,16 +129,21 @@ class KafkaFollower:
         }
         if present <= self._positions.keys():
             return
-        self._consumer.assign(list(present | self._positions.keys()))
+        self._positions = {place: self._begun_at(place) for place in present} | self._positions
+        self._consumer.assign(list(self._positions))
         for place, position in self._positions.items():
-            self._consumer.seek(place, position)
-        self._positions = dict.fromkeys(present, 0) | self._positions
+            if position:
+                self._consumer.seek(place, position)
+
+    def _begun_at(self, place: TopicPartition) -> int:
+        named = self._start.get(place.topic, ())
+        return named[place.partition] if place.partition < len(named) else 0
 
 
 @asynccontextmanager
-async def reader(connection: Connection) -> AsyncIterator[AIOKafkaConsumer]:
+async def reader(connection: Connection, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
     """Open a consumer that belongs to no group."""
-    consumer = AIOKafkaConsumer(**connection.reader_options())
+    consumer = AIOKafkaConsumer(**connection.reader_options() | options)
     try:
         async with within(connection.answer_seconds, "opening a reader"):
             await consumer.start()
