@@ -1,13 +1,13 @@
 """Entry point of the gateway: `uvicorn services.gateway.main:app`."""
 
 from libs.common.app import Service, create_app
-from services.gateway import api, door
+from services.gateway import api, door, pages
 
 app = create_app(
     Service(
         "gateway",
         "The one door: authentication, the routing rule, and the way to every service.",
-        routers=[api.router],
+        routers=[api.router, pages.router],
         resources=door.resources,
         wrap=door.Door,
         database=False,

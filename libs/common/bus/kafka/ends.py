@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from time import monotonic
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
@@ -47,11 +48,11 @@ class Ends:
         ]
         if not places:
             return {}
-        consumer = self._consumer
-        if consumer is None:
+        if self._consumer is None:
             # What was acknowledged counts, though it be shown to readers a moment later.
             opening = reader(self._connection, isolation_level="read_uncommitted")
-            consumer = self._consumer = await self._opened.enter_async_context(opening)
+            self._consumer = await self._opened.enter_async_context(opening)
+        consumer: Any = self._consumer
         async with within(self._connection.answer_seconds, "looking for the log's end"):
             ends = await consumer.end_offsets(places)
         return {
