@@ -24,7 +24,7 @@ _FILES: Final = {
 _HEADERS: Final = {
     # Whatever a name in the registry holds, only our own scripts run and only our own API is asked.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'",
+    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     # A screen that stays on for weeks takes a new version the next time it loads.
     "Cache-Control": "no-cache",

@@ -40,13 +40,17 @@ function show() {
   byId("nobody").hidden = board.next.length > 0;
 }
 
+// Who is called stands first; who has come stays below for a while, for those who looked away.
 function showCalls() {
   const now = performance.now();
-  const calls = board.called.slice(0, CALLS_SHOWN).map((ticket) => {
-    const row = make("li");
+  const come = board.counters.map((counter) => counter.ticket).filter((ticket) => ticket?.status === "serving");
+  come.sort((one, other) => (one.called_at < other.called_at ? 1 : -1));
+  const calls = [...board.called, ...come].slice(0, CALLS_SHOWN).map((ticket) => {
+    const row = make("li", "", ticket.status);
     row.append(make("b", ticket.number), make("span", "→", "arrow"), desk(ticket.counter));
     const since = calledAt.get(ticket.number);
-    row.classList.toggle("new", since !== undefined && now - since < FLASH_SECONDS * 1000);
+    const isNew = ticket.status === "called" && since !== undefined && now - since < FLASH_SECONDS * 1000;
+    row.classList.toggle("new", isNew);
     return row;
   });
   byId("called").replaceChildren(...calls);
