@@ -25,6 +25,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("system") is None)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell how many of the tests that run over the bus passed on each carrier."""
+    names = [report.nodeid for report in terminalreporter.getreports("passed")]
+    counts = {c: sum(f"[{c}" in n or f"-{c}" in n for n in names) for c in ("embedded", "kafka")}
+    if any(counts.values()):
+        told = ", ".join(f"{count} on {carrier}" for carrier, count in counts.items())
+        terminalreporter.write_line(f"bus: the same tests passed on both carriers: {told}")
+
+
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """Give an account that may create databases and roles: `MOTCUA_TEST_DATABASE_URL`, or our own

@@ -1,7 +1,7 @@
 """A real Kafka for the tests that are marked so: the one that is named, else one of our own."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
@@ -27,12 +27,18 @@ _JVM = ("-Xmx384m", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 
 
 @contextmanager
-def own_broker() -> Iterator[Broker]:
+def own_broker(
+    *,
+    port: int | None = None,
+    settings: Mapping[str, str] | None = None,
+    cluster: str | None = None,
+) -> Iterator[Broker]:
     """Run a broker that a test may kill, freeze and start again."""
-    _require_tools()
+    require_tools()
+    told = _SETTINGS | dict(settings or {})
     with (
         reachable_folder() as folder,
-        Broker(folder, settings=_SETTINGS, jvm=_JVM) as broker,
+        Broker(folder, port=port, settings=told, jvm=_JVM, cluster=cluster) as broker,
     ):
         yield broker
 
@@ -47,7 +53,8 @@ def shared_kafka() -> Iterator[str]:
         yield broker.bootstrap
 
 
-def _require_tools() -> None:
+def require_tools() -> None:
+    """Skip a test that needs a broker where none can run, or fail it where that is required."""
     missing = missing_tools()
     if missing is None:
         return

@@ -53,11 +53,14 @@ class Broker:
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
         jvm: tuple[str, ...] = ("-Xmx512m",),
+        cluster: str | None = None,
     ) -> None:
         """Describe it; nothing is started before `start`. Without a port a free one is chosen."""
         self.folder = folder.absolute()
-        self.port = port or _free_port()
-        self._controller_port = _free_port()
+        self.port = port or free_port()
+        self.controller_port = free_port()
+        self.cluster = cluster or base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+        """The cluster that a new data folder belongs to."""
         self._settings = dict(settings or {})
         self._jvm = jvm
         self._process: subprocess.Popen[bytes] | None = None
@@ -152,9 +155,9 @@ class Broker:
     def _write_properties(self) -> Path:
         properties = _SETTINGS | {
             "listeners": f"PLAINTEXT://{self.bootstrap},"
-            f"CONTROLLER://127.0.0.1:{self._controller_port}",
+            f"CONTROLLER://127.0.0.1:{self.controller_port}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
-            "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
+            "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
             "log.dirs": str(self.folder / "data"),
         }
         path = self.folder / "server.properties"
@@ -166,9 +169,11 @@ class Broker:
         """Make the data folder of a new cluster; one that is there is left as it is."""
         if (self.folder / "data" / "meta.properties").exists():
             return
-        cluster = base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
         done = subprocess.run(
-            [*command, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)],
+            [
+                *(*command, "kafka.tools.StorageTool", "format"),
+                *("-t", self.cluster, "-c", str(properties)),
+            ],
             capture_output=True,
             text=True,
             timeout=READY_SECONDS,
@@ -217,7 +222,7 @@ def _assert_free(port: int) -> None:
             ) from None
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Choose a loopback port that nothing listens on.
 
     Below 32,000 the kernel never gives it to an outgoing connection, so it stays free while the

@@ -75,6 +75,8 @@ class Service:
     """Puts an app of its own before the routes (the gateway's door)."""
     own_openapi: bool = False
     """Whether the service describes more than its own routes, and does so itself."""
+    topics: Sequence[str] = ()
+    """Every topic of the city: one that is missing is named by all services."""
     body_limit: int | None = 1_048_576
     """Largest body in bytes that a route takes unless it says otherwise; None: not checked here."""
 
@@ -237,7 +239,14 @@ def _start_background(core: Core, service: Service) -> None:
         await core.bus.ping()
         return None
 
-    core.health.wanted["bus"] = bus_answers
+    async def topics_exist() -> str | None:
+        try:
+            missing = await core.bus.missing(service.topics)
+        except BusError:
+            return None  # which `bus` says
+        return f"missing: {', '.join(missing)} (motcua topics apply)" if missing else None
+
+    core.health.wanted |= {"bus": bus_answers, "topics": topics_exist}
     if core.relay is not None:
         relay = core.relay
         OUTBOX_AGE.labels(core.name).set(0)

@@ -12,7 +12,10 @@ import httpx
 import jwt
 import structlog
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from fastapi import Depends, Request
 
 from libs.common.problems import Forbidden, Unauthenticated
@@ -106,14 +109,13 @@ class DevelopmentIssuer:
 
     def __init__(self, data_dir: Path) -> None:
         """Load the key, making it first where there is none."""
-        self._key = _load_or_make_key(data_dir / "keys" / "development-issuer.pem")
+        self._key = load_or_make_key(data_dir / "keys" / "development-issuer.pem")
 
     @property
     def public(self) -> tuple[str, Any]:
         """Give the key id and the public key."""
         key = self._key.public_key()
-        raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-        return raw.hex()[:16], key
+        return key_id(key), key
 
     def token(self, role: str, *, subject: str, units: Iterable[str] = (), hours: float = 8) -> str:
         """Sign a token; it is valid for `hours` of the wall clock."""
@@ -130,7 +132,14 @@ class DevelopmentIssuer:
         return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": self.public[0]})
 
 
-def _load_or_make_key(path: Path) -> Ed25519PrivateKey:
+def key_id(key: Ed25519PublicKey) -> str:
+    """Name a key by its own first bytes, so that every process gives it the same name."""
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return raw.hex()[:16]
+
+
+def load_or_make_key(path: Path) -> Ed25519PrivateKey:
+    """Read a development key, making it first where there is none."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         pem = Ed25519PrivateKey.generate().private_bytes(

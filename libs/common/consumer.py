@@ -27,7 +27,7 @@ class Consumer:
 
     batch = 200
     wait_seconds = 1.0
-    longest_pause = 30.0
+    longest_pause = 5.0
 
     def __init__(self, service: str, router: EventRouter, database: Database, bus: Bus) -> None:
         """Prepare the consumer of a service; `run` does the work."""
@@ -54,8 +54,10 @@ class Consumer:
             except Exception as error:
                 if not (transient(error) or isinstance(error, BusError)):
                     raise  # a defect of ours: the task ends and `livez` says so
-                self.problem = f"{type(error).__name__}: {error}"[:200]
-                log.warning("consumer.interrupted", service=self._service, error=self.problem)
+                words = f"{type(error).__name__}: {error}"[:200]
+                if words != self.problem:  # an outage is told once, not at every try
+                    log.warning("consumer.interrupted", service=self._service, error=words)
+                self.problem = words
             await asyncio.sleep(pause)
             pause = min(pause * 2, self.longest_pause)
 
@@ -140,7 +142,9 @@ class Broadcast:
         self._topics = topics
         self._apply = apply
         self.loaded = asyncio.Event()
-        """Set once everything that was in the log at the start has been applied."""
+        """Set once all topics are there and what was in them at the start has been applied."""
+        self.missing: frozenset[str] = frozenset()
+        """The topics that do not exist yet."""
         self.problem: str | None = None
 
     async def run(self) -> None:
@@ -149,7 +153,8 @@ class Broadcast:
             try:
                 async with self._bus.follow(self._topics) as follower:
                     while True:
-                        if follower.caught_up:
+                        self.missing = follower.missing
+                        if follower.caught_up and not self.missing:
                             self.loaded.set()
                         for record in await follower.fetch(1000, 1.0):
                             self._take(record)
@@ -157,8 +162,10 @@ class Broadcast:
             except Exception as error:
                 if not (transient(error) or isinstance(error, BusError)):
                     raise
-                self.problem = f"{type(error).__name__}: {error}"[:200]
-                log.warning("broadcast.interrupted", reader=self._name, error=self.problem)
+                words = f"{type(error).__name__}: {error}"[:200]
+                if words != self.problem:
+                    log.warning("broadcast.interrupted", reader=self._name, error=words)
+                self.problem = words
             await asyncio.sleep(0.5)
 
     def _take(self, record: Received) -> None:

@@ -1,11 +1,13 @@
 """Field types of requests and answers: strict, bounded, and storable in PostgreSQL."""
 
-from datetime import date, datetime
+import re
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -52,6 +54,30 @@ def _printable(value: str) -> str:
 
 Day = Annotated[date, BeforeValidator(_written), Field(strict=False)]
 """A date, ISO (2026-11-20)."""
+
+
+def _written_instant(value: Any) -> Any:
+    # Left to itself the parser would also take a count of seconds, or a date for its midnight.
+    if not isinstance(value, str) or not re.match(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:", value):
+        raise ValueError("write it like 2026-11-20T08:30:00+07:00")
+    return value
+
+
+def _of_our_time(value: datetime) -> datetime:
+    if not _SINCE <= value < _UNTIL:
+        raise ValueError("an instant of the years 2000 to 2099 is meant")
+    return value.astimezone(UTC)
+
+
+_SINCE, _UNTIL = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+
+Instant = Annotated[
+    AwareDatetime,
+    BeforeValidator(_written_instant),
+    AfterValidator(_of_our_time),
+    Field(strict=False),
+]
+"""An instant that comes in: RFC 3339 with an offset; it is handed on in UTC."""
 
 LocalTime = Annotated[datetime, PlainSerializer(lambda at: local(at).isoformat(), return_type=str)]
 """An instant that goes out, with the offset of Ho Chi Minh City."""

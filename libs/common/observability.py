@@ -62,7 +62,12 @@ def _masked(value: Any, key: str = "") -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     text = value if isinstance(value, str) else repr(value)
-    return _PERSONAL.sub("***", _ROW_DETAIL.sub(r"\1***", text))
+    return without_numbers(_ROW_DETAIL.sub(r"\1***", text))
+
+
+def without_numbers(text: str) -> str:
+    """Hide ID and telephone numbers in what somebody typed."""
+    return _PERSONAL.sub("***", text)
 
 
 def _add_trace(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session as SyncSession
 
 from libs.common import faults
-from libs.common.bus.base import Bus, Fenced, Record, UnknownTopic
+from libs.common.bus.base import Bus, Fenced, Record, TooLarge, UnknownTopic
 from libs.common.db import NAMING, Database, transient
 from libs.common.events import Envelope, Pending
 from libs.common.observability import OUTBOX_AGE
@@ -128,6 +128,7 @@ class Relay:
     batch = 500
     poll_seconds = 0.05
     retry_seconds = 0.5
+    too_large_seconds = 60.0
 
     def __init__(self, service: str, database: Database, bus: Bus) -> None:
         """Prepare the relay of a service; `run` does the work."""
@@ -136,6 +137,9 @@ class Relay:
         self._bus = bus
         self._wake = asyncio.Event()
         self._held: dict[str, float] = {}
+        """Topics that were missing, and when to try them again."""
+        self._too_large: dict[int, tuple[str, float]] = {}
+        """Rows that the bus does not take: which event, and when to try it again."""
         self.problem: str | None = None
         """What keeps events from leaving, for `readyz`."""
 
@@ -152,8 +156,10 @@ class Relay:
             except Fenced:
                 log.warning("relay.fenced", service=self._service)
             except Exception as error:  # whatever it was, events must flow again
-                self.problem = f"{type(error).__name__}: {error}"[:200]
-                log.warning("relay.interrupted", service=self._service, error=self.problem)
+                words = f"{type(error).__name__}: {error}"[:200]
+                if words != self.problem:  # an outage is told once, not twice a second
+                    log.warning("relay.interrupted", service=self._service, error=words)
+                self.problem = words
             await asyncio.sleep(self.retry_seconds)
 
     async def _carry_with_lock(self) -> None:
@@ -184,29 +190,53 @@ class Relay:
         """Send one batch; answer whether there may be more at once."""
         now = monotonic()
         self._held = {topic: until for topic, until in self._held.items() if until > now}
+        self._too_large = {id_: kept for id_, kept in self._too_large.items() if kept[1] > now}
         rows = await connection.fetch(
             "SELECT id, event_id, topic, key, type, time, traceparent, body, extra FROM outbox "
-            "WHERE topic <> ALL($1::text[]) ORDER BY id LIMIT $2",
+            "WHERE topic <> ALL($1::text[]) AND id <> ALL($2::bigint[]) ORDER BY id LIMIT $3",
             list(self._held),
+            list(self._too_large),
             self.batch,
         )
         if not rows:
-            self.problem = f"topics missing: {', '.join(self._held)}" if self._held else None
+            self.problem = self._withheld()
             return False
         faults.reach("relay.read")
+        records = [_record(self._service, row) for row in rows]
         try:
-            await producer.send([_record(self._service, row) for row in rows])
+            await producer.send(records)
         except UnknownTopic as missing:
             # The events of a topic that is not there wait; the others must not wait for it.
             self._held[missing.topic] = now + 1
+            return True
+        except TooLarge as refused:
+            self._set_aside(rows[records.index(refused.record)], refused)
             return True
         faults.reach("relay.sent")
         await connection.execute(
             "DELETE FROM outbox WHERE id = ANY($1::bigint[])", [row["id"] for row in rows]
         )
         faults.reach("relay.deleted")
-        self.problem = None
+        self.problem = self._withheld()
         return len(rows) == self.batch
+
+    def _set_aside(self, row: asyncpg.Record, refused: TooLarge) -> None:
+        """Leave an event in the outbox that the bus does not take, and say so.
+
+        Everything behind it would wait for ever; so would an operator, if it were thrown away.
+        """
+        event = f"{row['type']} {row['event_id']}"
+        log.error("relay.too_large", service=self._service, event_id=event, error=str(refused))
+        self._too_large[row["id"]] = (event, monotonic() + self.too_large_seconds)
+
+    def _withheld(self) -> str | None:
+        said = []
+        if self._held:
+            said.append(f"topics missing: {', '.join(sorted(self._held))}")
+        if self._too_large:
+            events = sorted(event for event, _ in self._too_large.values())
+            said.append(f"too large for the bus: {', '.join(events[:5])}")
+        return "; ".join(said) or None
 
     async def _idle(self) -> None:
         try:

@@ -68,6 +68,30 @@ class Settings(BaseSettings):
     """Fault points at which a test kills this process: see `libs.common.faults`."""
     sla_seconds: int = Field(default=1200, ge=60)
     """The promise: a ticket is called within this many seconds (order of 13 June 2025, item 1)."""
+    head_start_seconds: dict[str, int] = Field(default_factory=dict)
+    """How much earlier than its arrival says a priority class is due, where not the default."""
+    recall_interval_seconds: int = Field(default=15, ge=0, le=600)
+    """How long after a call the same ticket may be called again."""
+    no_show_grace_seconds: int = Field(default=600, ge=0, le=14_400)
+    """How long after a no-show the person may still be taken."""
+    last_ticket_margin_seconds: int | None = Field(default=None, ge=0, le=14_400)
+    """Where set, nobody gets a ticket whose turn is expected later than this before closing."""
+    appointment_slot_minutes: int = Field(default=30, ge=10, le=240)
+    """How long an appointment slot is where the centre has no length of its own."""
+    appointment_share: float = Field(default=0.25, ge=0, le=1)
+    """The part of what a centre's planned counters can serve that is given by appointment."""
+    appointment_web_share: float = Field(default=0.75, ge=0, le=1)
+    """The part of a slot that callers without credentials may fill between them."""
+    appointment_days_ahead: int = Field(default=14, ge=0, le=90)
+    appointment_early_minutes: int = Field(default=15, ge=0, le=120)
+    """How long before its start an appointment may be checked in."""
+    appointment_late_minutes: int = Field(default=15, ge=0, le=120)
+    """How long after its start an appointment may be checked in."""
+    kiosk_lease_numbers: int = Field(default=200, ge=1, le=500)
+    """How many numbers a kiosk gets to issue offline where it does not say how many."""
+    kiosk_lease_days_ahead: int = Field(default=7, ge=0, le=30)
+    kiosk_key_file: Path | None = None
+    """PEM file of the Ed25519 keys that sign kiosks' leases: the first signs, all are trusted."""
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -76,6 +100,16 @@ class Settings(BaseSettings):
 
         folder = os.environ.get("MOTCUA_SECRETS_DIR")
         return cls(_secrets_dir=folder) if folder else cls()
+
+    @model_validator(mode="after")
+    def _a_head_start_is_within_the_promise(self) -> Self:
+        for name, seconds in self.head_start_seconds.items():
+            if not 0 <= seconds <= self.sla_seconds:
+                raise ValueError(
+                    f"MOTCUA_HEAD_START_SECONDS gives {name} {seconds}: a head start is between 0 "
+                    f"and the promise of {self.sla_seconds} seconds"
+                )
+        return self
 
     @model_validator(mode="after")
     def _production_is_strict(self) -> Self:

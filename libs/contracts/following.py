@@ -22,7 +22,9 @@ async def following_registry(core: Core) -> AsyncIterator[dict[str, Any]]:
     reader = Broadcast(f"{core.name}-directory", core.bus, TOPICS, directory.take)
 
     async def loaded() -> str | None:
-        return None if reader.loaded.is_set() else "still reading the registry's events"
+        if reader.loaded.is_set() or reader.missing:
+            return None  # a topic that is missing shows as degraded; requests wait for it
+        return f"still reading the registry's events ({reader.problem or 'a moment'})"
 
     async def following() -> str | None:
         return reader.problem

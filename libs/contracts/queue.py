@@ -1,24 +1,16 @@
-"""What the queue announces: each step of a ticket's life, and how loaded each unit is."""
+"""What the queue announces: each step of a ticket's and an appointment's life, and the loads."""
 
 from datetime import date, datetime
-from typing import ClassVar
+from typing import ClassVar, Literal
 from uuid import UUID
-
-from pydantic import BaseModel, ConfigDict
 
 from libs.common.events import Event
 
+CancelCause = Literal["asked", "print_failed", "day_over", "unit_closed"]
+"""Why a ticket ended uncalled: somebody asked, no slip came out, its day ended, its unit closed."""
 
-class Shown(BaseModel):
-    """A ticket after a step, as boards show it: whoever reads one step knows what it led to."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    status: str
-    counter: int | None
-    issued_at: datetime
-    due_at: datetime
-    called_at: datetime | None
+ReturnCause = Literal["parked", "no_show", "handed_back"]
+"""What a ticket that waits again was before: put aside, missed, or held by a counter that died."""
 
 
 class TicketEvent(Event):
@@ -32,8 +24,12 @@ class TicketEvent(Event):
     version: int
     number: str
     at: datetime
-    shown: Shown | None = None
-    """None in events of the time before boards were fed by them."""
+    series: str | None = None
+    """The queue it waits in; a number keeps the series it was given from."""
+    issued_at: datetime | None = None
+    due_at: datetime | None = None
+    """With these three a reader can show a ticket whose earlier events it has not seen; events
+    from before they were told have none."""
 
     @property
     def key(self) -> str:
@@ -42,7 +38,7 @@ class TicketEvent(Event):
 
 
 class TicketIssued(TicketEvent):
-    """A number was given to somebody who waits from now on."""
+    """A number was given to somebody who waits from now on; `at` is the arrival."""
 
     series: str
     business_day: date
@@ -50,6 +46,9 @@ class TicketIssued(TicketEvent):
     channel: str
     due_at: datetime
     procedure_codes: tuple[str, ...] = ()
+    transferred_from: UUID | None = None
+    """The ticket of another unit that this one continues: it keeps that one's arrival, so `at` is
+    earlier than the transfer."""
 
 
 class TicketCalled(TicketEvent):
@@ -58,6 +57,10 @@ class TicketCalled(TicketEvent):
     counter: int
     wait_seconds: float
     first_call: bool
+    recall: bool = False
+    """The same call again, also after a no-show."""
+    reason: str | None = None
+    """Why it was called out of order, in the words of who did so."""
 
 
 class TicketStarted(TicketEvent):
@@ -79,33 +82,106 @@ class TicketNoShow(TicketEvent):
     counter: int
 
 
+class TicketParked(TicketEvent):
+    """A person was put aside, to go on later; `service_seconds` at the counter until then."""
+
+    counter: int
+    service_seconds: float
+
+
+class TicketReturned(TicketEvent):
+    """Somebody who had been called waits again, in the place that the arrival gives."""
+
+    cause: ReturnCause
+
+
+class TicketTransferred(TicketEvent):
+    """A person was sent on: inside the unit to wait again, or to another unit, where it ends here.
+
+    `series` is where the ticket waits now.
+    """
+
+    counter: int | None = None
+    """Where it was held; None: it was waiting or put aside."""
+    service_seconds: float = 0.0
+    for_counter: int | None = None
+    """The only counter that may call it now."""
+    to_unit: str | None = None
+    linked_ticket: UUID | None = None
+    """The ticket that goes on in the other unit."""
+
+
+class TicketReissued(TicketEvent):
+    """A slip was printed again: the person waits in the same place, also after a failed print."""
+
+    reissues: int
+
+
 class TicketCancelled(TicketEvent):
-    """The person gave up the place; `wait_seconds` until then."""
+    """Nobody waits any more; `wait_seconds` until then."""
 
     wait_seconds: float
+    cause: CancelCause = "asked"
 
 
 class CounterChanged(Event):
-    """A counter was made, opened, paused, closed or given other series; the whole state.
-
-    `version` counts the counter's changes. A topic of its own: whoever reads tickets expects a
-    ticket in every event.
-    """
+    """The state of a counter (quầy)."""
 
     topic: ClassVar[str] = "queue.counters.v1"
     producer: ClassVar[str] = "queue"
+    compacted: ClassVar[bool] = True
 
     unit: str
     number: int
     version: int
-    at: datetime
-    state: str
+    state: Literal["open", "paused", "closed"]
     series: tuple[str, ...] = ()
+    """The series it calls; empty means all."""
+    at: datetime
+
+    @property
+    def key(self) -> str:
+        """Order is kept per counter."""
+        return f"{self.unit}/{self.number}"
+
+
+class AppointmentEvent(Event):
+    """What all steps of an appointment tell; `version` counts its changes from 1."""
+
+    topic: ClassVar[str] = "queue.appointments.v1"
+    producer: ClassVar[str] = "queue"
+
+    appointment_id: UUID
+    unit: str
+    version: int
+    starts_at: datetime
+    at: datetime
 
     @property
     def key(self) -> str:
         """Order is kept per unit."""
         return self.unit
+
+
+class AppointmentBooked(AppointmentEvent):
+    """Somebody is expected at a time."""
+
+    channel: str
+    procedure_codes: tuple[str, ...] = ()
+
+
+class AppointmentCheckedIn(AppointmentEvent):
+    """Whoever was expected came and has a ticket."""
+
+    ticket_id: UUID
+
+
+class AppointmentCancelled(AppointmentEvent):
+    """Somebody gave an appointment up; its place is free again."""
+
+
+class AppointmentMissed(AppointmentEvent):
+    """Nobody came within the time for checking in."""
 
 
 class QueueLoad(Event):

@@ -23,6 +23,12 @@ class Role(StrEnum):
 Officer = Annotated[Principal, Depends(require(Role.officer, Role.manager))]
 """A counter officer of the unit, or its manager."""
 
+Manager = Annotated[Principal, Depends(require(Role.manager))]
+"""The manager of a unit's centre."""
+
+Kiosk = Annotated[Principal, Depends(require(Role.kiosk))]
+"""A kiosk of its units; its subject is the device."""
+
 ManagerOrCity = Annotated[Principal, Depends(require(Role.manager, Role.city))]
 
 CityOffice = Annotated[Principal, Depends(require(Role.city))]

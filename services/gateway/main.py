@@ -1,6 +1,7 @@
 """Entry point of the gateway: `uvicorn services.gateway.main:app`."""
 
 from libs.common.app import Service, create_app
+from libs.contracts import topics
 from services.gateway import api, door, pages
 
 app = create_app(
@@ -9,6 +10,7 @@ app = create_app(
         "The one door: authentication, the routing rule, and the way to every service.",
         routers=[api.router, pages.router],
         resources=door.resources,
+        topics=topics.NAMES,
         wrap=door.Door,
         database=False,
         own_openapi=True,

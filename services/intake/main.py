@@ -1,6 +1,7 @@
 """Entry point of intake: `uvicorn services.intake.main:app`."""
 
 from libs.common.app import Service, create_app
+from libs.contracts import topics
 from libs.contracts.following import following_registry
 from services.intake import api, handlers
 
@@ -11,5 +12,6 @@ app = create_app(
         routers=[api.dossiers, api.tracking],
         handlers=handlers.router,
         resources=following_registry,
+        topics=topics.NAMES,
     )
 )

@@ -12,6 +12,7 @@ import asyncpg
 
 from libs.common import fast_json
 from libs.common.bus.base import Positions
+from libs.contracts.queue import TicketEvent
 from services.queue.policy import oldest_now
 
 ON_BOARD: Final = frozenset({"waiting", "called", "serving"})
@@ -40,6 +41,49 @@ class Ticket:
             "due_at": fast_json.instant(self.due_at),
             "called_at": fast_json.instant(self.called_at) if self.called_at else None,
         }
+
+
+class Step(TicketEvent):
+    """Any step of a ticket, as far as boards care."""
+
+    counter: int | None = None
+    to_unit: str | None = None
+
+
+_BECOMES: Final = {
+    "TicketIssued": "waiting",
+    "TicketReissued": "waiting",
+    "TicketCalled": "called",
+    "TicketStarted": "serving",
+    "TicketFinished": "finished",
+    "TicketNoShow": "no_show",
+    "TicketParked": "parked",
+    "TicketReturned": "waiting",
+    "TicketTransferred": "waiting",
+    "TicketCancelled": "cancelled",
+}
+
+
+def after(type_: str, step: Step, before: Ticket | None) -> Ticket:
+    """Tell what a step made of a ticket.
+
+    Raises:
+        ValueError: the step is none we know, or an event of the time when steps told less.
+    """
+    status = "transferred" if step.to_unit else _BECOMES.get(type_)
+    if status is None or step.issued_at is None or step.due_at is None:
+        raise ValueError(f"what {type_} made of the ticket cannot be told from it")
+    away = status in ("waiting", "cancelled")
+    called_at = step.at if status == "called" else before.called_at if before else None
+    return Ticket(
+        version=step.version,
+        number=step.number,
+        status=status,
+        counter=None if away else step.counter,
+        issued_at=step.issued_at,
+        due_at=step.due_at,
+        called_at=None if away else called_at,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +313,9 @@ async def read_desks(pool: asyncpg.Pool) -> dict[str, Board]:
 
 
 def _ticket(row: asyncpg.Record) -> Ticket:
+    # Whoever was called and waits again keeps the time of that call in the table.
+    called_at = None if row["status"] == "waiting" else row["called_at"]
     return Ticket(
         row["version"], row["number"], row["status"], row["counter"], row["issued_at"],
-        row["due_at"], row["called_at"],
+        row["due_at"], called_at,
     )  # fmt: skip

@@ -8,7 +8,11 @@ from typing import Any
 from libs.common.app import Core
 from libs.contracts.directory import Directory
 from libs.contracts.following import following_registry
+from services.queue.domain.appointments import release_for_ever
+from services.queue.domain.endings import Nights
+from services.queue.leases import LeaseKeys
 from services.queue.load import BREACHES, Loads
+from services.queue.policy import Rules
 from services.queue.projection import Projection
 from services.queue.streams import Streams
 
@@ -17,11 +21,16 @@ from services.queue.streams import Streams
 async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
     """Open what only the queue has."""
     async with following_registry(core) as state:
+        rules = Rules.of(core.settings)
         loads = Loads(core)
         core.tasks.start("loads", loads.run())
+        core.tasks.start("nights", Nights(core, state["directory"]).run())
         core.tasks.start("units-shown", _show_every_unit(state["directory"], loads))
+        core.tasks.start("missed-appointments", release_for_ever(core))
+        lease_keys = LeaseKeys.of(core.settings)
         streams = _stream_boards(core, loads, state["directory"])
-        yield state | {"loads": loads, "streams": streams}
+        own = {"loads": loads, "rules": rules, "lease_keys": lease_keys, "streams": streams}
+        yield state | own
 
 
 def _stream_boards(core: Core, loads: Loads, directory: Directory) -> Streams:

@@ -1,6 +1,7 @@
 """Entry point of the queue: `uvicorn services.queue.main:app`."""
 
 from libs.common.app import Service, create_app
+from libs.contracts import topics
 from services.queue import api, handlers, live
 
 app = create_app(
@@ -10,5 +11,6 @@ app = create_app(
         routers=api.ROUTERS,
         handlers=handlers.router,
         resources=live.resources,
+        topics=topics.NAMES,
     )
 )

@@ -14,7 +14,7 @@ from libs.common.app import Core
 from libs.common.bus.base import BusError, Positions, Received
 from libs.common.db import transient
 from libs.contracts.queue import CounterChanged, QueueLoad, TicketEvent
-from services.queue.board import Board, Desk, Ticket, Told, read_boards, read_desks
+from services.queue.board import Board, Desk, Step, Told, after, read_boards, read_desks
 from services.queue.policy import oldest_now
 
 log = structlog.get_logger()
@@ -168,8 +168,8 @@ class Projection:
     async def _begin(self) -> None:
         """Note where the log ends, then read the tables: nothing falls between the two."""
         ends = await self._core.bus.ends(TOPICS)
-        loaded_at = await self._core.db.hot.fetchval("SELECT clock_timestamp()")
         self._boards = await read_boards(self._core.db.hot, self._core.clock.now())
+        loaded_at = await self._core.db.hot.fetchval("SELECT clock_timestamp()")
         self._loaded = ends
         self._positions = {topic: [0] for topic in TOPICS} | {
             topic: [0 if topic == QueueLoad.topic else max(0, end - self.back) for end in places]
@@ -195,20 +195,18 @@ class Projection:
         if record.topic == QueueLoad.topic:
             self._take_load(record, QueueLoad.model_validate_json(record.value))
             return
-        board = self._boards.setdefault(record.key, Board(record.key))
         place = (record.topic, record.partition, record.offset)
+        board = self._boards.setdefault(_unit_of(record), Board(_unit_of(record)))
         change = None
         if record.topic == TicketEvent.topic:
-            event = TicketEvent.model_validate_json(record.value)
-            if event.shown is None:
-                raise ValueError("the event does not say what the ticket became")
-            ticket = Ticket(event.version, event.number, **dict(event.shown))
-            change = board.ticket_changed(event.ticket_id, ticket, *place)
+            step = Step.model_validate_json(record.value)
+            type_ = record.headers.get("ce_type", "")
+            ticket = after(type_, step, board.tickets.get(step.ticket_id))
+            change = board.ticket_changed(step.ticket_id, ticket, *place)
         else:
             changed = CounterChanged.model_validate_json(record.value)
-            change = board.desk_changed(
-                changed.number, Desk(changed.version, changed.state), *place
-            )
+            desk = Desk(changed.version, changed.state)
+            change = board.desk_changed(changed.number, desk, *place)
         if change is not None and self.level and self.listener is not None:
             self.listener.told(board, change)
 
@@ -222,13 +220,18 @@ class Projection:
 
     def _give_up(self, record: Received, error: ValueError) -> None:
         """Leave a record that cannot be applied to the tables, which know what it meant."""
-        if board := self._boards.get(record.key):
+        if board := self._boards.get(_unit_of(record)):
             board.forget_told(record.topic, record.partition, record.offset)
         known = self._loaded.get(record.topic, ())
         if record.partition < len(known) and record.offset < known[record.partition]:
             return  # the tables were read after it
-        log.warning("boards.unreadable", topic=record.topic, offset=record.offset, error=str(error))
+        log.warning(
+            "boards.unreadable", topic=record.topic, offset=record.offset, error=str(error)[:500]
+        )
         self._loaded_at = None
+        if self._tables is None:
+            # What is read again of the log is no news: nobody is told of it one by one.
+            self._tables = self._boards
 
     # Level or not -------------------------------------------------------------------------------
 
@@ -313,6 +316,11 @@ def _differing(one: Mapping[str, Board], other: Mapping[str, Board]) -> set[str]
     nothing = Board("")
     units = one.keys() | other.keys()
     return {u for u in units if not one.get(u, nothing).same(other.get(u, nothing))}
+
+
+def _unit_of(record: Received) -> str:
+    """Name the unit: a ticket's key is its unit, a counter's key is unit/number."""
+    return record.key.partition("/")[0]
 
 
 def _copied(positions: Positions) -> dict[str, list[int]]:

@@ -29,15 +29,18 @@ holds for every dossier that ended no earlier than it was received.
 **Queue.** The cohort is the tickets issued in [from, to); what became of them counts whenever it
 happened up to `at`, also after `to`.
 
-- `tickets`: issued to a person; `transferred_in`: continues a ticket of another unit.
-- `called`: with a first call. `finished`, `no_show`, `cancelled`: in that status now.
+- `tickets`: issued to a person; `transferred_in`: continues a ticket of another unit. Such a one
+  keeps the arrival of the ticket that it continues as its issue: the cohort and the wait go by it.
+  What it continues has ended as `transferred`, and counts where it was issued.
+- `called`: with a first call. `finished`, `no_show`, `cancelled`: in that status now;
+  cancelled are also those that were not printed, or left over when their day or unit ended.
 - `wait_p50_seconds`, `wait_p95_seconds`, `wait_max_seconds`: of the waits from issue to *first*
   call, in seconds, not rounded. Nearest rank: of n waits in ascending order the ceil(p x n)-th
   one. Null when nobody was called.
 - `within_sla`: first calls whose wait was at most `sla_seconds` (1,200: equal is within).
 - `uncalled_beyond_sla`: tickets without any call that waited longer than `sla_seconds`. Such a
-  wait runs from issue to the ticket's end (its cancellation), else to `at` - not to `to`, or
-  somebody who came late on the last evening and was never called would count nowhere.
+  wait runs from issue to the ticket's end (cancelled, or sent to another unit), else to `at` - not
+  to `to`, or somebody who came late on the last evening and was never called would count nowhere.
 - `share_within_sla` = within_sla / (called + uncalled_beyond_sla), not rounded, null when that is
   0. Who still waits within the promise is in neither.
 

@@ -22,7 +22,11 @@ from libs.contracts.queue import (
     TicketFinished,
     TicketIssued,
     TicketNoShow,
+    TicketParked,
+    TicketReissued,
+    TicketReturned,
     TicketStarted,
+    TicketTransferred,
 )
 from services.reporting.models import Base
 
@@ -72,8 +76,10 @@ _TICKET, _DOSSIER = _ticket_upsert(), _dossier_upsert()
 
 @router.on(TicketIssued)
 async def note_issue(event: TicketIssued, session: AsyncSession) -> None:
-    """Somebody waits."""
-    await _note(session, event, "waiting", issued_at=event.at)
+    """Somebody waits; one who was sent here by another unit has waited since arriving there."""
+    await _note(
+        session, event, "waiting", issued_at=event.at, transferred_from=event.transferred_from
+    )
 
 
 @router.on(TicketCalled)
@@ -103,9 +109,30 @@ async def note_no_show(event: TicketNoShow, session: AsyncSession) -> None:
     await _note(session, event, "no_show", ended_at=event.at)
 
 
+@router.on(TicketParked)
+async def note_parking(event: TicketParked, session: AsyncSession) -> None:
+    """Somebody was put aside."""
+    await _note(session, event, "parked")
+
+
+@router.on(TicketReturned, TicketReissued)
+async def note_return(event: TicketReturned | TicketReissued, session: AsyncSession) -> None:
+    """Somebody waits again, or again for the first time."""
+    await _note(session, event, "waiting")
+
+
+@router.on(TicketTransferred)
+async def note_transfer(event: TicketTransferred, session: AsyncSession) -> None:
+    """Somebody was sent on: to another unit, and then this ticket is over, or to wait again."""
+    if event.to_unit is None:
+        await _note(session, event, "waiting")
+    else:
+        await _note(session, event, "transferred", ended_at=event.at)
+
+
 @router.on(TicketCancelled)
 async def note_cancellation(event: TicketCancelled, session: AsyncSession) -> None:
-    """Somebody gave up."""
+    """Somebody gave up, or was never called."""
     await _note(session, event, "cancelled", ended_at=event.at)
 
 

@@ -1,6 +1,7 @@
 """Entry point of reporting: `uvicorn services.reporting.main:app`."""
 
 from libs.common.app import Service, create_app
+from libs.contracts import topics
 from libs.contracts.following import following_registry
 from services.reporting import api, handlers
 
@@ -11,5 +12,6 @@ app = create_app(
         routers=[api.reports],
         handlers=handlers.router,
         resources=following_registry,
+        topics=topics.NAMES,
     )
 )

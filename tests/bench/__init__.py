@@ -1,1 +1,1 @@
-"""Measurements that documents quote; each is a command."""
+"""Measurements: each is a command that prints what the documents quote."""

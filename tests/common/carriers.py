@@ -1,7 +1,7 @@
 """The bus's two carriers, and what a test may do to one beside using it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 from uuid import uuid4
@@ -18,8 +18,10 @@ from libs.common.bus.base import Bus, Subscription
 from libs.common.bus.embedded import EmbeddedBus, EmbeddedSubscription, open_embedded_bus
 from libs.common.bus.kafka import Connection, KafkaBus, open_kafka_bus
 from libs.common.bus.kafka.group import KafkaSubscription
-from libs.common.db import connector
+from libs.common.db import connector, service_url
 from tests.common.helpers import eventually, kill
+from tests.common.namespaced import Namespaced
+from tests.support import settings_for
 
 CARRIERS = ["embedded", pytest.param("kafka", marks=pytest.mark.kafka)]
 
@@ -70,13 +72,21 @@ class KafkaCarrier:
     def __init__(self, bootstrap: str) -> None:
         """Name the broker."""
         self.bootstrap = bootstrap
-        self.connection = Connection(
-            bootstrap, session_seconds=2, heartbeat_seconds=0.1, look_seconds=0.1, poll_seconds=0.05
+
+    @property
+    def connection(self) -> Connection:
+        """Give a connection whose silent members are given up soon."""
+        return Connection(
+            self.bootstrap,
+            session_seconds=2,
+            heartbeat_seconds=0.1,
+            look_seconds=0.1,
+            poll_seconds=0.05,
         )
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Bus]:
-        """Open the bus, with a group's silent members given up after two seconds."""
+        """Open the bus."""
         async with open_kafka_bus(self.connection) as bus:
             yield bus
 
@@ -111,6 +121,40 @@ class KafkaCarrier:
                 await asyncio.sleep(0.03)
         if state.compacted:
             await eventually(lambda: _nothing_replaced(bus, topic, ends), 30)
+
+
+OpenBus = Callable[..., AbstractAsyncContextManager[Bus]]
+"""Opens the bus as one more process would; an embedded one over another URL, if one is given."""
+
+
+@asynccontextmanager
+async def embedded_buses(url: str) -> AsyncIterator[OpenBus]:
+    """Give buses of the service `queue` on a database."""
+
+    @asynccontextmanager
+    async def open_bus(over: str = url) -> AsyncIterator[Bus]:
+        own = service_url(settings_for(over), "queue")
+        async with open_embedded_bus(own, connector(own, "queue")) as bus:
+            yield bus
+
+    yield open_bus
+
+
+@asynccontextmanager
+async def kafka_buses(bootstrap: str) -> AsyncIterator[OpenBus]:
+    """Give buses in a namespace of their own, whose topics are deleted afterwards."""
+    prefix = f"{uuid4().hex[:8]}."
+    connection = KafkaCarrier(bootstrap).connection
+
+    @asynccontextmanager
+    async def open_bus(_: str = "") -> AsyncIterator[Bus]:
+        async with open_kafka_bus(connection) as bus:
+            yield Namespaced(bus, prefix)
+
+    yield open_bus
+    async with admin_client(bootstrap) as admin:
+        ours = [name for name in await admin.list_topics() if name.startswith(prefix)]
+        await admin.delete_topics(ours)
 
 
 @asynccontextmanager

@@ -97,25 +97,21 @@ async def execute_as_owner(url: str, *statements: str) -> None:
 
 
 class Wire:
-    """A wire to the database server that can be cut and mended."""
+    """A wire to a server that can be cut and mended."""
 
-    def __init__(self, url: str) -> None:
-        """Lead to the server of a URL."""
-        self._parts = urlsplit(url)
+    def __init__(self, host: str, port: int, own_port: int = 0) -> None:
+        """Lead to a server, from a port that is chosen unless one is given."""
+        self._far = host, port
         self._server: asyncio.Server | None = None
         self._streams: set[asyncio.StreamWriter] = set()
-        self._port = 0
-
-    @property
-    def url(self) -> str:
-        """Give the URL that goes over this wire."""
-        user = self._parts.netloc.rpartition("@")[0]
-        return urlunsplit(self._parts._replace(netloc=f"{user}@127.0.0.1:{self._port}"))
+        self._loses: Callable[[bytes], bool] | None = None
+        self._lost = asyncio.Event()
+        self.port = own_port
 
     async def mend(self) -> None:
         """Let connections through."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
         """Break every connection and refuse new ones."""
@@ -126,32 +122,71 @@ class Wire:
             self._server = None
         await asyncio.sleep(0)
 
+    def lose_answer_to(self, request: Callable[[bytes], bool]) -> asyncio.Event:
+        """Let the first such request through and break its connection when the answer comes."""
+        self._loses, self._lost = request, asyncio.Event()
+        return self._lost
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            host, port = self._parts.hostname, self._parts.port or 5432
-            far_reader, far_writer = await asyncio.open_connection(host, port)
+            far_reader, far_writer = await asyncio.open_connection(*self._far)
         except OSError:
             writer.transport.abort()
             return
         self._streams |= {writer, far_writer}
-        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+        loses = asyncio.Event()
+
+        def note_request(data: bytes) -> bool:
+            if self._loses is not None and self._loses(data):
+                self._loses = None
+                loses.set()
+            return True
+
+        def let_answer_through(_: bytes) -> bool:
+            if loses.is_set():
+                self._lost.set()
+                writer.transport.abort()
+            return not loses.is_set()
+
+        await asyncio.gather(
+            _pump(reader, far_writer, note_request),
+            _pump(far_reader, writer, let_answer_through),
+        )
         self._streams -= {writer, far_writer}
 
 
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+async def _pump(
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter, passes: Callable[[bytes], bool]
+) -> None:
     with suppress(OSError):
         while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
+            if passes(data):
+                sink.write(data)
+                await sink.drain()
     sink.close()
     with suppress(OSError):
         await sink.wait_closed()
 
 
+class DatabaseWire(Wire):
+    """A wire to the database server of a URL."""
+
+    def __init__(self, url: str) -> None:
+        """Lead to the server of a URL."""
+        self._parts = urlsplit(url)
+        super().__init__(self._parts.hostname or "127.0.0.1", self._parts.port or 5432)
+
+    @property
+    def url(self) -> str:
+        """Give the URL that goes over this wire."""
+        user = self._parts.netloc.rpartition("@")[0]
+        return urlunsplit(self._parts._replace(netloc=f"{user}@127.0.0.1:{self.port}"))
+
+
 @asynccontextmanager
-async def wire_to(url: str) -> AsyncIterator[Wire]:
-    """Hold a wire for the time of a test."""
-    wire = Wire(url)
+async def wire_to(url: str) -> AsyncIterator[DatabaseWire]:
+    """Hold a wire to the database for the time of a test."""
+    wire = DatabaseWire(url)
     await wire.mend()
     try:
         yield wire

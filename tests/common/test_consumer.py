@@ -15,18 +15,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.app import Service, create_app
 from libs.common.bus.base import Bus, BusError, Fenced, Received, Record, Subscription
-from libs.common.bus.embedded import open_embedded_bus
 from libs.common.consumer import (
     Broadcast,
     Consumer,
     watch_lag,
 )
-from libs.common.db import Database, connector, open_database, service_url
+from libs.common.db import Database, open_database, service_url
 from libs.common.dead_letters import Replayed, list_dead_letters, replay_dead_letters
 from libs.common.events import Envelope, EventRouter, publish
 from libs.common.observability import DEAD_LETTERS
 from libs.common.outbox import INBOX_KEPT, Relay, drained
 from libs.common.trace import current_trace_id
+from tests.common.carriers import OpenBus
 from tests.common.helpers import eventually, wire_to
 from tests.common.things import (
     AT,
@@ -55,15 +55,6 @@ async def database_url(counting_url: str) -> str:
 async def database(queue_database: Database) -> Database:
     """Give the service `queue`, which stands for any."""
     return queue_database
-
-
-@pytest.fixture
-async def bus(database_url: str) -> AsyncIterator[Bus]:
-    """Open the bus as the service `queue`."""
-    url = service_url(settings_for(database_url), "queue")
-    async with open_embedded_bus(url, connector(url, "queue")) as bus:
-        await bus.apply_topics(TOPICS)
-        yield bus
 
 
 async def nothing_before(_: Counted) -> None:
@@ -202,10 +193,9 @@ async def test_a_crash_between_the_databases_commit_and_the_offsets_repeats_no_e
 
 
 async def test_two_consumers_of_one_group_apply_everything_once(
-    database: Database, bus: Bus, database_url: str
+    database: Database, bus: Bus, open_bus: OpenBus
 ) -> None:
-    url = service_url(settings_for(database_url), "queue")
-    async with open_embedded_bus(url, connector(url, "queue")) as second:
+    async with open_bus() as second:
         one, other = consumer_of(database, bus), consumer_of(database, second)
         one.batch = other.batch = 3
         async with at_work(other):
@@ -495,12 +485,12 @@ async def test_trouble_that_passes_after_a_poison_keeps_both_apart(
 
 
 async def test_the_database_may_be_away_while_events_come(
-    database: Database, bus: Bus, database_url: str
+    database: Database, bus: Bus, database_url: str, open_bus: OpenBus
 ) -> None:
     async with (
         wire_to(service_url(settings_for(database_url), "queue")) as wire,
         open_database(wire.url, "queue") as far,
-        open_embedded_bus(wire.url, connector(wire.url, "queue")) as far_bus,
+        open_bus(wire.url) as far_bus,
     ):
         consumer = consumer_of(far, far_bus)
         async with at_work(consumer):

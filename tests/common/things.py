@@ -54,10 +54,11 @@ class Renamed(Event):
 
 
 TOPICS = [
-    Topic(Counted.topic),
-    Topic(Counted.topic + DEAD_LETTER_SUFFIX, compacted=True),
-    Topic(Renamed.topic),
-    Topic(Renamed.topic + DEAD_LETTER_SUFFIX, compacted=True),
+    # One partition each: these tests tell events apart by their place in one log.
+    Topic(Counted.topic, partitions=1),
+    Topic(Counted.topic + DEAD_LETTER_SUFFIX, partitions=1, compacted=True),
+    Topic(Renamed.topic, partitions=1),
+    Topic(Renamed.topic + DEAD_LETTER_SUFFIX, partitions=1, compacted=True),
 ]
 
 TABLES = (

@@ -39,6 +39,15 @@ async def queue(hall_url: str, hall_clock: FrozenClock) -> AsyncIterator[httpx.A
 
 
 @pytest.fixture(scope="module")
+async def replica(
+    queue: httpx.AsyncClient, hall_url: str, hall_clock: FrozenClock
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Give a second process of the queue on the same database."""
+    async with running(app, settings_for(hall_url, hours="official"), hall_clock) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
 def units(queue: httpx.AsyncClient) -> Iterator[str]:
     """Give the city's units, each once."""
     return iter(sorted(queue.state["directory"].centres))  # type: ignore[attr-defined]

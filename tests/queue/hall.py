@@ -11,7 +11,10 @@ from typing import Any, TypeVar
 import httpx
 
 from libs.common.app import Core
+from libs.common.events import publish
 from libs.common.outbox import drained
+from libs.contracts.directory import Directory
+from libs.contracts.registry import UnitStatus
 from tests.support import bearer
 
 T = TypeVar("T")
@@ -111,6 +114,21 @@ async def announced(queue: httpx.AsyncClient, unit: str, topic: str = TICKETS) -
         unit,
     )
     return [(json.loads(row["headers"])["ce_type"], json.loads(row["value"])) for row in rows]
+
+
+async def close_unit(queue: httpx.AsyncClient, unit: str) -> None:
+    """Close a unit without a successor, as the registry would announce it."""
+    core = core_of(queue)
+    directory: Directory = queue.state["directory"]  # type: ignore[attr-defined]
+    known = directory.units[unit]
+    closed = known.model_copy(update={"status": UnitStatus.closed, "version": known.version + 1})
+    async with core.db.sessions.begin() as session:
+        publish(session, closed, at=core.clock.now())
+
+    async def heard() -> bool:
+        return directory.units[unit].status is UnitStatus.closed
+
+    assert await eventually(heard)
 
 
 async def facts(queue: httpx.AsyncClient, unit: str) -> dict[str, int]:

@@ -13,6 +13,7 @@ import pytest
 from libs.common.auth import Principal
 from libs.common.idempotency import Key, Replay
 from services.queue.domain import calls, moves
+from services.queue.policy import Rules
 from tests.queue.hall import (
     MONDAY,
     call,
@@ -25,7 +26,7 @@ from tests.queue.hall import (
     step,
     take,
 )
-from tests.support import FrozenClock, bearer, fields_of
+from tests.support import FrozenClock, bearer, fields_of, settings_for
 
 REPLAYED = "Idempotent-Replayed"
 CALLS = ("issue", "call-next", "start", "finish", "no-show", "cancel")
@@ -392,13 +393,12 @@ async def test_a_step_whose_twin_commits_between_two_looks_finds_its_answer(
     key = Key(uuid4().bytes, b"same")
     answers = []
 
-    async def finish(pool: Any, key: Key | None, name: str = "finish") -> str:
-        return await moves.move(
-            pool, UUID(ticket["id"]), name, principal=who, counter=None, now=MONDAY, key=key
-        )
+    async def finish(pool: Any, key: Key | None, step: moves.Move = moves.FINISH) -> str:
+        asked = moves.Asked(who, MONDAY, Rules.of(settings_for("")), key)
+        return str((await moves.move(pool, UUID(ticket["id"]), step, asked))["body"])
 
     async def started_and_finished() -> None:
-        await finish(pool, None, "start")
+        await finish(pool, None, moves.START)
         answers.append(await finish(pool, key))
 
     with pytest.raises(Replay) as again:

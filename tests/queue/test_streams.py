@@ -93,12 +93,22 @@ def stream_of(unit: str) -> str:
     return f"/v1/units/{unit}/queue/stream"
 
 
+BECOMES = {
+    "TicketIssued": "waiting", "TicketCalled": "called", "TicketStarted": "serving",
+    "TicketFinished": "finished", "TicketNoShow": "no_show", "TicketParked": "parked",
+    "TicketReturned": "waiting", "TicketCancelled": "cancelled", "TicketTransferred": "waiting",
+    "TicketReissued": "waiting",
+}  # fmt: skip
+
+
 async def told_of(replica: Replica, unit: str) -> list[tuple[str, str, int | None]]:
     """Give what the bus tells of a unit's tickets: number, status and counter of each step."""
-    return [
-        (body["number"], body["shown"]["status"], body["shown"]["counter"])
-        for _, body in await announced(replica.client, unit)
-    ]
+    told = []
+    for name, body in await announced(replica.client, unit):
+        status = "transferred" if body.get("to_unit") else BECOMES[name]
+        away = status in ("waiting", "cancelled")
+        told.append((body["number"], status, None if away else body.get("counter")))
+    return told
 
 
 async def board_of(replica: Replica, unit: str) -> dict[str, Any]:
@@ -207,8 +217,39 @@ async def test_unknown_units_and_methods_are_refused_before_a_stream_begins(
 # Resuming -------------------------------------------------------------------------------------
 
 
+ACTS = (
+    "visit", "take", "pause", "open", "park", "return", "missed", "cancel", "to-counter", "away",
+)  # fmt: skip
+ELSEWHERE = "H29.26740"
+
+
+async def do(client: httpx.AsyncClient, unit: str, act: str) -> None:
+    """Let something happen at a unit."""
+    if act in ("pause", "open"):
+        await set_counter(client, unit, 2, "paused" if act == "pause" else "open")
+    elif act == "visit":
+        await visit(client, unit)
+    elif act == "return":
+        path = f"/v1/units/{unit}/tickets"
+        parked = await client.get(path, params={"status": "parked"}, headers=manager(unit))
+        for ticket in parked.json()["items"]:
+            await step(client, {**ticket, "unit": unit}, "return", headers=manager(unit))
+    else:
+        ticket = await take(client, unit)
+        if act in ("park", "missed", "to-counter"):
+            ticket = (await call(client, unit)).json()
+        name, body = {
+            "take": ("", {}), "park": ("park", {}), "missed": ("no-show", {}),
+            "cancel": ("cancel", {}), "to-counter": ("transfer", {"counter": 1}),
+            "away": ("transfer", {"unit": ELSEWHERE}),
+        }[act]  # fmt: skip
+        if name:
+            answer = await step(client, ticket, name, headers=manager(unit), json=body)
+            assert answer.status_code == 200, answer.text
+
+
 @given(
-    steps=st.lists(st.sampled_from(["visit", "take", "pause", "open"]), min_size=2, max_size=8),
+    steps=st.lists(st.sampled_from(ACTS), min_size=2, max_size=8),
     cuts=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), max_size=6),
 )
 @settings(
@@ -228,13 +269,8 @@ async def test_a_screen_whose_line_breaks_anywhere_misses_nothing_and_sees_nothi
     await is_open(replicas[0], unit)
 
     async def happen() -> None:
-        for name in steps:
-            if name == "visit":
-                await visit(writer, unit)
-            elif name == "take":
-                await take(writer, unit)
-            else:
-                await set_counter(writer, unit, 2, "paused" if name == "pause" else "open")
+        for act in steps:
+            await do(writer, unit, act)
 
     async with line(replicas[0].port, stream_of(unit)) as opened:
         await watch(screen, opened, lambda: screen.board)

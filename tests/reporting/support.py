@@ -19,7 +19,11 @@ from libs.contracts.queue import (
     TicketFinished,
     TicketIssued,
     TicketNoShow,
+    TicketParked,
+    TicketReissued,
+    TicketReturned,
     TicketStarted,
+    TicketTransferred,
 )
 from libs.contracts.registry import UnitChanged, UnitStatus
 from services.reporting import domain
@@ -88,6 +92,59 @@ def ticket(
         add(TicketNoShow, ends_after, counter=1)
     elif ends == "cancelled":
         add(TicketCancelled, ends_after, wait_seconds=ends_after)
+    return events
+
+
+STEPS: dict[str, tuple[type[TicketEvent], tuple[str, ...], str]] = {
+    "call": (TicketCalled, ("waiting", "parked"), "called"),
+    "recall": (TicketCalled, ("called", "no_show"), "called"),
+    "start": (TicketStarted, ("called",), "serving"),
+    "finish": (TicketFinished, ("serving",), "finished"),
+    "no-show": (TicketNoShow, ("called",), "no_show"),
+    "park": (TicketParked, ("called", "serving"), "parked"),
+    "return": (TicketReturned, ("parked", "no_show"), "waiting"),
+    "send-on": (TicketTransferred, ("waiting", "called", "serving", "parked"), "waiting"),
+    "send-away": (TicketTransferred, ("waiting", "called", "serving", "parked"), "transferred"),
+    "fail": (TicketCancelled, ("waiting",), "cancelled"),
+    "reissue": (TicketReissued, ("waiting", "cancelled"), "waiting"),
+}
+"""What may happen to a ticket: the event, from which states, and what it is then."""
+
+_TELLS: dict[type[TicketEvent], dict[str, Any]] = {
+    TicketStarted: {"counter": 1},
+    TicketFinished: {"counter": 1, "service_seconds": 1},
+    TicketNoShow: {"counter": 1},
+    TicketParked: {"counter": 1, "service_seconds": 0},
+    TicketReturned: {"cause": "parked"},
+    TicketReissued: {"reissues": 1},
+}
+
+
+def walk(
+    issued: datetime,
+    *steps: tuple[str, float],
+    unit: str = A,
+    continues: UUID | None = None,
+) -> list[TicketEvent]:
+    """Announce a ticket's life step by step, each so many seconds after its issue."""
+    events = ticket(issued, unit=unit)
+    events[0] = events[0].model_copy(update={"transferred_from": continues})
+    called = False
+    for name, after in steps:
+        kind, _, status = STEPS[name]
+        told: dict[str, Any] = _TELLS.get(kind, {})
+        if kind is TicketCalled:
+            told = {"counter": 1, "wait_seconds": after, "first_call": not called}
+            called = True
+        elif kind is TicketCancelled:
+            told = {"wait_seconds": after, "cause": "print_failed"}
+        elif status == "transferred":
+            told = {"to_unit": B, "linked_ticket": uuid4()}
+        head = {
+            "ticket_id": events[0].ticket_id, "unit": unit, "number": "A001",
+            "version": len(events) + 1, "at": issued + timedelta(seconds=after),
+        }  # fmt: skip
+        events.append(kind.model_validate(head | told))
     return events
 
 

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from libs.contracts.intake import DossierStatus
 from services.reporting.domain import WeekNotBegun
-from tests.reporting.support import DEPARTMENT, WEEK, A, B, at, dossier, report, ticket
+from tests.reporting.support import DEPARTMENT, WEEK, A, B, at, dossier, report, ticket, walk
 
 BEGINS, ENDS = WEEK.begins, WEEK.ends
 
@@ -237,6 +237,44 @@ async def test_who_was_never_called_counts_once_the_wait_is_longer_than_promised
     queue = answer["city"]["queue"]
     assert (queue["called"], queue["uncalled_beyond_sla"], queue["cancelled"]) == (1, 2, 2)
     assert queue["share_within_sla"] == 1 / 3
+
+
+async def test_who_was_sent_on_is_a_ticket_where_it_came_from_and_transferred_in_where_it_went(
+    session: AsyncSession,
+) -> None:
+    """The wait of a linked ticket runs from the arrival that it keeps, to its own first call."""
+    came = at("2026-11-16 08:00")
+    served = walk(came, ("call", 60.0), ("start", 70.0), ("send-away", 300.0))
+    tired = walk(came, ("send-away", 1300.0))
+    quick = walk(came, ("send-away", 100.0))
+    answer = await report(
+        session,
+        *(event for life in (served, tired, quick) for event in life),
+        *walk(came, ("call", 900.0), unit=B, continues=served[0].ticket_id),
+        *walk(came, ("call", 1400.0), unit=B, continues=tired[0].ticket_id),
+        *walk(came, ("fail", 200.0), unit=B, continues=quick[0].ticket_id),
+    )
+    here, there = row_of(answer, A)["queue"], row_of(answer, B)["queue"]
+    assert (here["tickets"], here["transferred_in"], here["called"]) == (3, 0, 1)
+    assert (here["within_sla"], here["uncalled_beyond_sla"]) == (1, 1)
+    assert (there["tickets"], there["transferred_in"], there["called"]) == (0, 3, 2)
+    assert (there["within_sla"], there["wait_max_seconds"]) == (1, 1400)
+    assert there["share_within_sla"] == 0.5
+    city = answer["city"]["queue"]
+    assert (city["tickets"], city["transferred_in"], city["cancelled"]) == (3, 3, 1)
+
+
+async def test_the_first_call_ends_the_wait_however_often_the_person_waits_again(
+    session: AsyncSession,
+) -> None:
+    life = walk(
+        at("2026-11-16 08:00"), ("call", 30.0), ("park", 60.0), ("return", 3000.0),
+        ("call", 3600.0), ("send-on", 3700.0),
+    )  # fmt: skip
+    answer = await report(session, *life)
+    queue = answer["city"]["queue"]
+    assert (queue["called"], queue["wait_max_seconds"], queue["uncalled_beyond_sla"]) == (1, 30, 0)
+    assert (queue["finished"], queue["cancelled"], queue["share_within_sla"]) == (0, 0, 1)
 
 
 async def test_without_a_decided_wait_there_is_no_share(session: AsyncSession) -> None:

@@ -16,7 +16,7 @@ from libs.contracts.intake import DossierCompleted, DossierReceived, DossierStat
 from libs.contracts.queue import TicketIssued
 from services.reporting.handlers import router, span_of
 from services.reporting.models import Dossier, Ticket
-from tests.reporting.support import A, apply, at, dossier, received, ticket
+from tests.reporting.support import STEPS, A, B, apply, at, dossier, received, ticket, walk
 from tests.support import settings_for
 
 ISSUED = at("2026-11-16 08:00")
@@ -99,6 +99,41 @@ async def test_a_ticket_that_waits_again_has_not_ended(session: AsyncSession) ->
     assert (row["status"], row["ended_at"]) == ("called", None)
 
 
+@pytest.mark.parametrize(
+    ("steps", "status", "ended"),
+    [
+        (("call", "park"), "parked", False),
+        (("call", "start", "park", "return"), "waiting", False),
+        (("call", "no-show", "return"), "waiting", False),
+        (("call", "no-show", "recall"), "called", False),
+        (("send-on",), "waiting", False),
+        (("call", "start", "send-on", "call"), "called", False),
+        (("call", "start", "send-away"), "transferred", True),
+        (("fail",), "cancelled", True),
+        (("fail", "reissue"), "waiting", False),
+    ],
+)
+async def test_every_step_leaves_the_state_that_the_queue_has(
+    session: AsyncSession, steps: tuple[str, ...], status: str, ended: bool
+) -> None:
+    life = walk(ISSUED, *((name, 60.0 * n) for n, name in enumerate(steps, start=1)))
+    await apply(session, life)
+    row = await ticket_row(session, life[0].ticket_id)
+    assert (row["status"], row["version"]) == (status, len(life))
+    assert row["ended_at"] == (life[-1].at if ended else None)
+    wait = 60.0 * (steps.index("call") + 1) if "call" in steps else None
+    assert row["first_wait_seconds"] == wait
+
+
+async def test_a_ticket_sent_here_names_the_one_it_continues(session: AsyncSession) -> None:
+    sent = walk(ISSUED, ("send-away", 300.0))
+    linked = walk(ISSUED, ("call", 900.0), unit=B, continues=sent[0].ticket_id)
+    await apply(session, [*linked, *sent])
+    row = await ticket_row(session, linked[0].ticket_id)
+    assert (row["transferred_from"], row["unit"]) == (sent[0].ticket_id, B)
+    assert (row["issued_at"], row["first_wait_seconds"]) == (ISSUED, 900)
+
+
 async def test_an_event_with_fields_unknown_here_is_taken(
     consumer: Consumer, database: Database
 ) -> None:
@@ -152,4 +187,4 @@ async def test_every_transition_of_a_dossier_and_every_step_of_a_ticket_is_handl
     assert handled >= {"DossierSubmitted", "DossierReceived", "DossierAssigned",
                        "DossierCompleted", "DossierReturned"}  # fmt: skip
     assert {event.type_name() for event in ticket(ISSUED, called=1, ends="finished")} <= handled
-    assert {"TicketCancelled", "TicketNoShow"} <= handled
+    assert {kind.type_name() for kind, _, _ in STEPS.values()} <= handled

@@ -10,9 +10,27 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.worktime import business_day
 from libs.contracts.intake import DossierEvent, DossierStatus
-from libs.contracts.queue import TicketCalled, TicketCancelled, TicketEvent, TicketIssued
+from libs.contracts.queue import (
+    TicketCalled,
+    TicketCancelled,
+    TicketEvent,
+    TicketIssued,
+    TicketTransferred,
+)
 from services.reporting.forms import DossierCounts
-from tests.reporting.support import DEPARTMENT, WEEK, A, B, apply, at, dossier, report, ticket
+from tests.reporting.support import (
+    DEPARTMENT,
+    STEPS,
+    WEEK,
+    A,
+    B,
+    apply,
+    at,
+    dossier,
+    report,
+    ticket,
+    walk,
+)
 
 PROFILE = settings(
     max_examples=100,
@@ -163,13 +181,26 @@ async def test_every_row_is_as_counted_by_hand_and_the_identities_hold(
 
 @st.composite
 def lives(draw: st.DrawFn) -> list[TicketEvent]:
-    """Draw a ticket's life."""
-    called = draw(st.none() | st.integers(0, 3_000_000).map(lambda ms: ms / 1000))
-    uncalled = ["", "cancelled"]
-    ends = draw(st.sampled_from(uncalled if called is None else [*uncalled, "finished", "no_show"]))
-    after = (called or 0) + draw(st.sampled_from([1.0, 1200.0, 1200.5, 90_000.0]))
+    """Draw a ticket's life: any steps that follow from one another, at rising instants."""
+    status, after = "waiting", 0.0
+    steps: list[tuple[str, float]] = []
+    for _ in range(draw(st.integers(0, 6))):
+        allowed = [name for name, (_, before, _) in STEPS.items() if status in before]
+        if not allowed:
+            break
+        name = draw(st.sampled_from(allowed))
+        after += draw(st.sampled_from([0.0, 0.001, 1.0, 599.5, 1200.0, 1200.5, 90_000.0]))
+        steps.append((name, after))
+        status = STEPS[name][2]
+    continues = draw(st.none() | st.uuids())
     unit = draw(st.sampled_from([A, B]))
-    return ticket(draw(MOMENTS), called=called, ends=ends, ends_after=after, unit=unit)
+    return walk(draw(MOMENTS), *steps, unit=unit, continues=continues)
+
+
+def has_ended(last: TicketEvent) -> bool:
+    """Tell whether a ticket whose last event this is waits no longer, called or not."""
+    away = isinstance(last, TicketTransferred) and last.to_unit is not None
+    return away or isinstance(last, TicketCancelled)
 
 
 def queue_by_hand(tickets: Sequence[Sequence[TicketEvent]], now: datetime) -> dict[str, Any]:
@@ -179,7 +210,7 @@ def queue_by_hand(tickets: Sequence[Sequence[TicketEvent]], now: datetime) -> di
     uncalled: list[float] = []
     for life in cohort:
         calls = [event.wait_seconds for event in life if isinstance(event, TicketCalled)]
-        end = life[-1].at if isinstance(life[-1], TicketCancelled) else now
+        end = life[-1].at if has_ended(life[-1]) else now
         (waits if calls else uncalled).append(
             calls[0] if calls else (end - life[0].at).total_seconds()
         )
@@ -191,9 +222,11 @@ def queue_by_hand(tickets: Sequence[Sequence[TicketEvent]], now: datetime) -> di
     within = sum(wait <= 1200 for wait in waits)
     beyond = sum(wait > 1200 for wait in uncalled)
     last = [type(life[-1]).__name__ for life in cohort]
+    sent = sum(isinstance(life[0], TicketIssued) and bool(life[0].transferred_from)
+               for life in cohort)  # fmt: skip
     return {
-        "tickets": len(cohort),
-        "transferred_in": 0,
+        "tickets": len(cohort) - sent,
+        "transferred_in": sent,
         "called": len(waits),
         "finished": last.count("TicketFinished"),
         "no_show": last.count("TicketNoShow"),

@@ -91,7 +91,8 @@ class Producer(Protocol):
             UnknownTopic: a topic is missing; nothing was sent.
             TooLarge: a record is too large for its topic; nothing was sent.
             Fenced: another producer of this name was opened.
-            BusError: the bus did not acknowledge; the records may have been sent or not.
+            BusError: the bus did not acknowledge, the records may have been sent or not, and this
+                producer sends no more; open another.
         """
         ...
 
@@ -131,6 +132,11 @@ class Follower(Protocol):
     @property
     def positions(self) -> Positions:
         """Where in each topic the next fetch goes on; another follower may start there."""
+        ...
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """Name the topics that do not exist yet; they are read from when they do."""
         ...
 
 

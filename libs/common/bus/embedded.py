@@ -108,6 +108,10 @@ class EmbeddedBus:
                 self._ends |= changed
                 self._moved.notify_all()
 
+    def knows(self, topic: str) -> bool:
+        """Tell whether a topic exists, as far as is known here."""
+        return topic in self._ends
+
     def end(self, topic: str) -> int:
         """Give the offset that the topic's next record will have, as far as is known here."""
         return self._ends.get(topic, 0)
@@ -391,6 +395,11 @@ class EmbeddedFollower:
     def positions(self) -> dict[str, tuple[int]]:
         """Where in each topic the next fetch goes on."""
         return {topic: (at,) for topic, at in self._positions.items()}
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """Name the topics that do not exist yet."""
+        return frozenset(topic for topic in self._positions if not self._bus.knows(topic))
 
 
 def _received(topic: str, row: asyncpg.Record) -> Received:

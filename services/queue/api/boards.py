@@ -1,11 +1,12 @@
 """Boards for everybody and lists for officers."""
 
+import re
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 
 from libs.common import fast_json
 from libs.common.db import Session
@@ -213,6 +214,8 @@ class TicketListed(Out):
     due_at: LocalTime
     called_at: LocalTime | None
     counter: int | None
+    call_reason: str | None
+    for_counter: int | None
     version: int
 
 
@@ -224,7 +227,7 @@ async def list_tickets(
     now: Now,
     officer: Officer,
     status: TicketStatus | None = None,
-    number: Annotated[str | None, Query(pattern=r"^[A-Z]\d{3,6}$")] = None,
+    number: Annotated[str | None, Query(pattern=r"^[A-Z]{1,2}\d{3,6}$")] = None,
     counter: Annotated[int | None, Query(ge=1, le=99)] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -236,7 +239,7 @@ async def list_tickets(
     rows = (
         select(ticket)
         .where(ticket.unit == code, ticket.business_day == business_day(now))
-        .order_by(ticket.series, ticket.sequence)
+        .order_by(_OF_NUMBER, ticket.sequence)
     )
     for column, value in ((ticket.status, status), (ticket.number, number)):
         if value is not None:
@@ -249,12 +252,17 @@ async def list_tickets(
     last = found[limit - 1] if len(found) > limit else None
     return Page(
         items=[TicketListed.model_validate(row) for row in found[:limit]],
-        next_cursor=f"{last.series}{last.sequence}" if last else None,
+        next_cursor=f"{last.number[:1]}{last.sequence}" if last else None,
     )
 
 
+_OF_NUMBER = func.rtrim(models.Ticket.number, "0123456789")
+"""The series a number was given from; a ticket may wait in another one meanwhile."""
+_PLACE = re.compile(r"([A-Z]{1,2})([0-9]{1,9})")
+
+
 def _after(cursor: str) -> Any:
-    series, sequence = cursor[:1], cursor[1:]
-    if not sequence.isascii() or not sequence.isdigit() or len(sequence) > 9:
+    place = _PLACE.fullmatch(cursor)
+    if place is None:
         raise malformed_field("cursor", "take it from `next_cursor` of the page before")
-    return tuple_(models.Ticket.series, models.Ticket.sequence) > (series, int(sequence))
+    return tuple_(_OF_NUMBER, models.Ticket.sequence) > (place[1], int(place[2]))

@@ -1,7 +1,5 @@
 """Counters: listed, opened and closed, and calling."""
 
-from typing import Annotated
-
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import Field
@@ -12,12 +10,14 @@ from libs.common.edge import Now
 from libs.common.fields import In, Line, LocalTime, Out, Page
 from libs.common.idempotency import OptionalKey
 from libs.contracts.following import Registry
-from libs.contracts.roles import Officer, Role
+from libs.contracts.roles import Manager, Officer, Role
 from services.queue import models
 from services.queue.api.edge import (
+    Act,
     CounterNumber,
     CounterState,
     Hot,
+    SeriesIn,
     TicketOut,
     Unit,
     Wake,
@@ -36,9 +36,7 @@ class CounterIn(In):
 
     state: CounterState
     reason: Line | None = None
-    series: list[Annotated[str, Field(pattern=r"^[A-Z]$")]] = Field(
-        default_factory=list, max_length=26
-    )
+    series: list[SeriesIn] = Field(default_factory=list, max_length=26)
 
 
 class CounterOut(Out):
@@ -80,7 +78,7 @@ async def set_counter(
         code,
         number,
         body.model_dump(),
-        now=now,
+        at=now,
         may_create=officer.role == Role.manager,
     )
 
@@ -111,3 +109,19 @@ async def call_next(
     if called.first_call:
         note_first_call(code, called.wait, request.state.settings.sla_seconds)
     return json_answer(called.body)
+
+
+@router.post("/{number}/hand-back", response_model=TicketOut)
+async def hand_back(
+    unit: Unit,
+    number: CounterNumber,
+    act: Act,
+    registry: Registry,
+    manager: Manager,
+) -> Response:
+    """Let the person whom a counter holds wait again: its officer or machine will not go on."""
+    code = registry.current(unit).code
+    check_unit(code, manager)
+    answer = await calls.hand_back(act.pool, code, number, act.asked(manager))
+    act.wake()
+    return json_answer(answer)

@@ -1,17 +1,27 @@
 """What the queue's routes share: what they are handed, and the shapes more than one gives."""
 
-from datetime import date, timedelta
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import asyncpg
 from fastapi import Depends, Path, Request
 from fastapi.responses import Response
+from pydantic import Field
 
-from libs.common.fields import LocalTime, Out
+from libs.common.auth import Principal
+from libs.common.edge import Now
+from libs.common.fields import In, LocalTime, Out
+from libs.common.idempotency import Key, OptionalKey
 from libs.common.problems import Unavailable
 from libs.contracts.codes import UnitQuery
 from libs.contracts.following import Registry
+from libs.contracts.queue import CancelCause
+from services.queue import policy
+from services.queue.domain import moves
+from services.queue.domain.moves import Asked, Move
 from services.queue.load import Loads
 from services.queue.policy import PriorityClass
 from services.queue.streams import Streams
@@ -22,6 +32,8 @@ TicketStatus = Literal[
 ]
 CounterState = Literal["open", "paused", "closed"]
 CounterNumber = Annotated[int, Path(ge=1, le=99)]
+CounterInBody = Annotated[int, Field(ge=1, le=99)]
+SeriesIn = Annotated[str, Field(pattern=r"^[A-Z]$")]
 Unit = Annotated[UnitQuery, Path(description="Current or older code, or `gso:26734`.")]
 
 
@@ -41,8 +53,14 @@ async def _streams(request: Request, _: Registry) -> Streams:
     return streams
 
 
-async def _promise(request: Request) -> timedelta:
-    return timedelta(seconds=request.state.settings.sla_seconds)
+async def _rules(request: Request) -> policy.Rules:
+    rules: policy.Rules = request.state.rules
+    return rules
+
+
+async def _promise(request: Request) -> policy.Promise:
+    rules: policy.Rules = request.state.rules
+    return rules.promise
 
 
 async def _wake_relay(request: Request) -> Any:
@@ -52,8 +70,31 @@ async def _wake_relay(request: Request) -> Any:
 Hot = Annotated[asyncpg.Pool, Depends(_hot)]
 LoadsNow = Annotated[Loads, Depends(_loads)]
 LiveStreams = Annotated[Streams, Depends(_streams)]
-Promise = Annotated[timedelta, Depends(_promise)]
+RulesNow = Annotated[policy.Rules, Depends(_rules)]
+Promise = Annotated[policy.Promise, Depends(_promise)]
 Wake = Annotated[Any, Depends(_wake_relay)]
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """What a step of a ticket is taken with, whoever takes it."""
+
+    pool: asyncpg.Pool
+    rules: policy.Rules
+    wake: Callable[[], None]
+    now: datetime
+    key: Key | None
+
+    def asked(self, by: Principal) -> Asked:
+        """Say who asks."""
+        return Asked(by, self.now, self.rules, self.key)
+
+
+async def _acting(pool: Hot, rules: RulesNow, wake: Wake, now: Now, key: OptionalKey) -> Acting:
+    return Acting(pool, rules, wake, now, key)
+
+
+Act = Annotated[Acting, Depends(_acting)]
 
 
 def json_answer(body: str | bytes, status: int = 200) -> Response:
@@ -81,4 +122,27 @@ class TicketOut(Out):
     wait_seconds: float | None
     started_at: LocalTime | None
     ended_at: LocalTime | None
+    for_counter: int | None
+    printed_at: LocalTime | None
+    reissues: int
+    cancel_cause: CancelCause | None
+    transferred_from: UUID | None
+    transferred_to: UUID | None
     version: int
+
+
+class Step(In):
+    """A step of a ticket; `counter`, when given, must be the one that called it."""
+
+    counter: CounterInBody | None = None
+
+
+async def move(
+    step: Move, ticket_id: UUID, act: Acting, by: Principal, body: Step | None = None
+) -> Response:
+    """Take a step that needs to know no more than who takes it, and answer the ticket."""
+    moved = await moves.move(
+        act.pool, ticket_id, step, act.asked(by), counter=body.counter if body else None
+    )
+    act.wake()
+    return json_answer(moved["body"])

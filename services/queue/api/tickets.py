@@ -1,33 +1,46 @@
-"""Tickets: taken, shown, moved step by step."""
+"""Tickets: taken, printed, shown and given up."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-import asyncpg
-from fastapi import APIRouter
+import structlog
+from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from pydantic import Field
 
-from libs.common.auth import Caller, Principal
+from libs.common.auth import Caller, Principal, require
 from libs.common.edge import Now
-from libs.common.fields import In
-from libs.common.idempotency import KeepingRoute, OptionalKey, replay_if_answered
+from libs.common.fields import In, Line
+from libs.common.idempotency import KeepingRoute, replay_if_answered
 from libs.common.problems import Forbidden, Malformed, Unauthenticated
 from libs.contracts.codes import DossierCode, ProcedureCode, UnitQuery
 from libs.contracts.directory import UnitNotActive, UnitSplit
 from libs.contracts.following import Registry
-from libs.contracts.roles import Officer, Role
+from libs.contracts.roles import Role
 from services.queue import statements
-from services.queue.api.edge import Channel, Hot, LoadsNow, Promise, TicketOut, Wake, json_answer
+from services.queue.api.edge import (
+    Act,
+    Channel,
+    Hot,
+    LoadsNow,
+    SeriesIn,
+    Step,
+    TicketOut,
+    json_answer,
+    move,
+)
 from services.queue.domain import issuing, moves
 from services.queue.domain.refusals import (
     CentreClosed,
+    NoTimeLeft,
     ProcedureNotOffered,
     UnknownTicket,
     check_unit,
 )
 from services.queue.policy import PriorityClass, oldest_now
+
+log = structlog.get_logger()
 
 router = APIRouter(prefix="/v1/tickets", tags=["tickets"], route_class=KeepingRoute)
 
@@ -37,7 +50,7 @@ class TicketIn(In):
 
     unit: UnitQuery
     procedure_codes: list[ProcedureCode] = Field(default_factory=list, max_length=20)
-    series: Annotated[str, Field(pattern=r"^[A-Z]$")] = "A"
+    series: SeriesIn = "A"
     priority_class: PriorityClass = "normal"
     channel: Channel
     dossier_code: DossierCode | None = None
@@ -50,11 +63,16 @@ class TicketAhead(TicketOut):
     forecast_wait_seconds: int | None
 
 
-class Step(In):
-    """A step at a counter; `counter`, when given, must be the one that called the ticket."""
+class PrintIn(In):
+    """What became of the slip."""
 
-    counter: Annotated[int, Field(ge=1, le=99)] | None = None
+    ok: bool = True
+    reason: Line | None = None
+    """What the printer said; logged, not kept."""
 
+
+Printer = Annotated[Principal, Depends(require(Role.kiosk, Role.officer, Role.manager))]
+"""Whoever has a printer at hand."""
 
 _CHANNELS: Mapping[str, tuple[str, ...]] = {
     Role.nobody: ("web",),
@@ -80,28 +98,32 @@ def _check_channel(principal: Principal, channel: str, unit: str) -> None:
 
 @router.post("", status_code=201, response_model=TicketAhead)
 async def issue_ticket(
-    body: TicketIn,
-    pool: Hot,
-    registry: Registry,
-    loads: LoadsNow,
-    promise: Promise,
-    wake: Wake,
-    now: Now,
-    principal: Caller,
-    key: OptionalKey,
+    body: TicketIn, act: Act, registry: Registry, loads: LoadsNow, principal: Caller
 ) -> Response:
     """Take a ticket, however long the wait; a closed centre says when it opens."""
     try:
         unit = registry.current(body.unit).code
         _check_channel(principal, body.channel, unit)
-        issuing.check_issue(registry, unit, body.procedure_codes, now)
-    except (CentreClosed, ProcedureNotOffered, UnitNotActive, UnitSplit, Malformed):
-        await replay_if_answered(pool, key)
+        issuing.check_issue(registry, unit, body.procedure_codes, act.now)
+        forecast = loads.forecast(unit)
+        issuing.check_time_left(
+            registry, unit, act.now, forecast=forecast, margin=act.rules.last_ticket_margin
+        )
+    except (
+        CentreClosed, NoTimeLeft, ProcedureNotOffered, UnitNotActive, UnitSplit, Malformed,
+    ):  # fmt: skip
+        await replay_if_answered(act.pool, act.key)
         raise
     answer = await issuing.issue(
-        pool, unit, body, now=now, promise=promise, forecast=loads.forecast(unit), key=key
+        act.pool,
+        unit,
+        body,
+        now=act.now,
+        promise=act.rules.promise,
+        forecast=forecast,
+        key=act.key,
     )
-    wake()
+    act.wake()
     return json_answer(answer, 201)
 
 
@@ -118,80 +140,27 @@ async def show_ticket(ticket_id: UUID, pool: Hot, loads: LoadsNow, now: Now) -> 
 
 @router.post("/{ticket_id}/cancel", response_model=TicketOut)
 async def cancel(
-    ticket_id: UUID,
-    pool: Hot,
-    wake: Wake,
-    now: Now,
-    principal: Caller,
-    key: OptionalKey,
-    body: Step | None = None,
+    ticket_id: UUID, act: Act, principal: Caller, body: Step | None = None
 ) -> Response:
     """Give a place up: the citizen by the ticket's id, a kiosk or officer for its unit."""
     if principal.role not in (Role.nobody, Role.kiosk, Role.officer, Role.manager):
         raise Forbidden(f"the role {principal.role} cancels no tickets")
-    return await _move("cancel", ticket_id, pool, wake, now, principal, key, body)
+    return await move(moves.CANCEL, ticket_id, act, principal, body)
 
 
-async def _move(
-    name: str,
-    ticket_id: UUID,
-    pool: asyncpg.Pool,
-    wake: Any,
-    now: Any,
-    principal: Principal,
-    key: Any,
-    body: Step | None,
+@router.post("/{ticket_id}/printed", response_model=TicketOut)
+async def printed(
+    ticket_id: UUID, act: Act, printer: Printer, body: PrintIn | None = None
 ) -> Response:
-    answer = await moves.move(
-        pool,
-        ticket_id,
-        name,
-        principal=principal,
-        counter=body.counter if body else None,
-        now=now,
-        key=key,
-    )
-    wake()
-    return json_answer(answer)
+    """Say whether the slip came out; where it did not, nobody waits until it is reissued."""
+    if body is None or body.ok:
+        answer = await issuing.note_print(act.pool, ticket_id, act.asked(printer))
+        return json_answer(answer)
+    log.warning("ticket.print_failed", printer=printer.subject, reason=body.reason)
+    return await move(moves.PRINT_FAILED, ticket_id, act, printer)
 
 
-@router.post("/{ticket_id}/start", response_model=TicketOut)
-async def start(
-    ticket_id: UUID,
-    pool: Hot,
-    wake: Wake,
-    now: Now,
-    officer: Officer,
-    key: OptionalKey,
-    body: Step | None = None,
-) -> Response:
-    """Say that the person called stands at the counter."""
-    return await _move("start", ticket_id, pool, wake, now, officer, key, body)
-
-
-@router.post("/{ticket_id}/finish", response_model=TicketOut)
-async def finish(
-    ticket_id: UUID,
-    pool: Hot,
-    wake: Wake,
-    now: Now,
-    officer: Officer,
-    key: OptionalKey,
-    body: Step | None = None,
-) -> Response:
-    """Say that the visit is over."""
-    return await _move("finish", ticket_id, pool, wake, now, officer, key, body)
-
-
-@router.post("/{ticket_id}/no-show", response_model=TicketOut)
-async def no_show(
-    ticket_id: UUID,
-    pool: Hot,
-    wake: Wake,
-    now: Now,
-    officer: Officer,
-    key: OptionalKey,
-    body: Step | None = None,
-) -> Response:
-    """Say that nobody came."""
-    return await _move("no-show", ticket_id, pool, wake, now, officer, key, body)
+@router.post("/{ticket_id}/reissue", response_model=TicketOut)
+async def reissue(ticket_id: UUID, act: Act, printer: Printer) -> Response:
+    """Print a slip again, lost or never come out: the same number, the same place."""
+    return await move(moves.REISSUE, ticket_id, act, printer)

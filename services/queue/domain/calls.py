@@ -1,4 +1,4 @@
-"""Calling: whoever is due first, to a counter that is free."""
+"""Calling: whoever is due first, or whom somebody has a reason to call, to a counter."""
 
 import asyncio
 import random
@@ -6,16 +6,28 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 
 from libs.common.idempotency import Key, replay_if_answered
+from libs.common.observability import without_numbers
 from libs.common.problems import Unavailable
 from libs.common.trace import current_traceparent
 from services.queue import statements
-from services.queue.domain.moves import steps_from
-from services.queue.domain.refusals import CounterNotOpen, StillHolding, UnknownCounter
+from services.queue.domain.moves import (
+    CALL_OUT_OF_ORDER,
+    HAND_BACK,
+    Asked,
+    move,
+    steps_from,
+)
+from services.queue.domain.refusals import (
+    CounterNotOpen,
+    NothingHeld,
+    StillHolding,
+    UnknownCounter,
+)
 from services.queue.policy import oldest_now
 
 _ATTEMPTS: Final = 200
@@ -23,9 +35,10 @@ _ATTEMPTS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """Who was called, as JSON, and how long that person had waited (seconds)."""
+    """Who was called, as JSON, where, and how long that person had waited (seconds)."""
 
     body: str
+    unit: str
     wait: float
     first_call: bool
 
@@ -59,7 +72,7 @@ async def call_next(
                 oldest_now(now),
             )
         if row is not None:
-            return Called(row["body"], row["wait"], row["first_call"])
+            return Called(row["body"], unit, row["wait"], row["first_call"])
         if not await _somebody_waits(pool, unit, counter, officer, now, key):
             return None
         if attempt > 2:
@@ -89,3 +102,47 @@ async def _somebody_waits(
     if desk["state"] != "open":
         raise CounterNotOpen(f"counter {counter} is {desk['state']}", allowed=["open"])
     return bool(desk["somebody_waits"])
+
+
+async def call_out_of_order(
+    pool: asyncpg.Pool, ticket_id: UUID, counter: int, reason: str, asked: Asked
+) -> Called:
+    """Call one ticket to a counter of its unit, whoever else waits; the reason is announced.
+
+    An officer calls for himself and holds the ticket. A manager calls for whoever sits at the
+    counter: the officer who begins there takes it over.
+
+    Raises:
+        UnknownCounter, CounterNotOpen, StillHolding, and what `move` raises.
+    """
+    row = await move(
+        pool,
+        ticket_id,
+        CALL_OUT_OF_ORDER,
+        asked,
+        target=counter,
+        holder=None if asked.over_others else asked.by.subject,
+        # The reason leaves the service: what would name a person does not.
+        reason=without_numbers(reason),
+    )
+    return Called(row["body"], row["unit"], row["wait"], row["first_call"])
+
+
+async def hand_back(pool: asyncpg.Pool, unit: str, counter: int, asked: Asked) -> str:
+    """Let the person whom a counter holds wait again, in the place that the arrival gives.
+
+    Raises:
+        Replay, UnknownCounter, NothingHeld.
+    """
+    row = None
+    with suppress(asyncpg.UniqueViolationError):
+        row = await pool.fetchrow(HAND_BACK.statement, *asked.parameters(unit, counter))
+    if row is not None:
+        return str(row["body"])
+    known = await pool.fetchval(
+        "SELECT true FROM counters WHERE unit = $1 AND number = $2", unit, counter
+    )
+    await replay_if_answered(pool, asked.key)  # second, as in `_somebody_waits`
+    if not known:
+        raise UnknownCounter(f"{unit} has no counter {counter}")
+    raise NothingHeld(f"counter {counter} of {unit} holds nobody")

@@ -8,7 +8,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events import publish
-from libs.contracts.queue import CounterChanged
+from libs.contracts.queue import TicketTransferred
+from services.queue.domain.endings import announce_counter, head
 from services.queue.domain.refusals import StillHolding, UnknownCounter
 from services.queue.models import Counter, Ticket
 
@@ -19,10 +20,12 @@ async def set_counter(
     number: int,
     values: dict[str, Any],
     *,
-    now: datetime,
+    at: datetime,
     may_create: bool,
 ) -> Counter:
     """Open, pause or close a counter; a manager's word also makes one.
+
+    Who waits for a counter that closes waits for any of their series from then on.
 
     Raises:
         UnknownCounter: there is none and the caller may not make one. StillHolding: it is to be
@@ -36,22 +39,11 @@ async def set_counter(
         raise UnknownCounter(f"{unit} has no counter {number}; its manager makes one")
     if values["state"] == "closed":
         await _check_nobody_at(session, unit, number)
+        await _release_who_waits_for(session, unit, number, at)
     for name, value in values.items():
         setattr(counter, name, value)
-    counter.changed_at = now
-    counter.version += 1
-    publish(
-        session,
-        CounterChanged(
-            unit=unit,
-            number=number,
-            version=counter.version,
-            at=now,
-            state=counter.state,
-            series=tuple(counter.series),
-        ),
-        at=now,
-    )
+    counter.changed_at = at
+    announce_counter(session, counter, at=at)
     return counter
 
 
@@ -65,3 +57,20 @@ async def _check_nobody_at(session: AsyncSession, unit: str, number: int) -> Non
     )
     if held:
         raise StillHolding(f"counter {number} still holds {held}: finish it, or pause the counter")
+
+
+async def _release_who_waits_for(
+    session: AsyncSession, unit: str, number: int, at: datetime
+) -> None:
+    # The counter's row is held: nobody is sent to it meanwhile.
+    bound = await session.scalars(
+        select(Ticket)
+        .where(Ticket.unit == unit, Ticket.status == "waiting", Ticket.for_counter == number)
+        .order_by(Ticket.id)
+        .with_for_update()
+    )
+    for ticket in bound:
+        ticket.for_counter = None
+        ticket.version += 1
+        when = max(at, ticket.issued_at)
+        publish(session, TicketTransferred(**head(ticket, at=when)), at=when)

@@ -1,20 +1,23 @@
 """Issuing tickets: the next number of a series, where somebody will be served."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Protocol
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 
 from libs.common import fast_json
 from libs.common.idempotency import Key, replay_if_answered
-from libs.common.problems import malformed_field
+from libs.common.problems import Unavailable, malformed_field
 from libs.common.trace import current_traceparent
-from libs.common.worktime import business_day, is_open, next_opening
+from libs.common.worktime import business_day, is_open, next_opening, periods
 from libs.contracts.directory import Directory, UnknownProcedure
-from services.queue import policy, statements
-from services.queue.domain.refusals import CentreClosed, ProcedureNotOffered
+from services.queue import policy, statements, transitions
+from services.queue.domain import moves
+from services.queue.domain.moves import Asked
+from services.queue.domain.refusals import CentreClosed, NoTimeLeft, ProcedureNotOffered
 
 
 class Wish(Protocol):
@@ -38,7 +41,7 @@ async def issue(
     wish: Wish,
     *,
     now: datetime,
-    promise: timedelta,
+    promise: policy.Promise,
     forecast: int | None,
     key: Key | None,
 ) -> str:
@@ -59,7 +62,7 @@ async def issue(
             wish.procedure_codes,
             wish.dossier_code,
             now,
-            policy.due_at(now, wish.priority_class, promise),
+            promise.due_at(now, wish.priority_class),
             forecast,
             uuid4(),
             current_traceparent(),
@@ -71,6 +74,28 @@ async def issue(
         await replay_if_answered(pool, key)
         raise
     return str(row["body"])
+
+
+async def note_print(pool: asyncpg.Pool, ticket_id: UUID, asked: Asked) -> str:
+    """Note that a slip came out, the first time; answer the ticket as JSON.
+
+    Raises:
+        Replay, UnknownTicket, NotYourUnit. NotAllowedNow: the ticket was cancelled.
+    """
+    row = None
+    with suppress(asyncpg.UniqueViolationError):
+        row = await pool.fetchrow(
+            transitions.PRINTED,
+            ticket_id,
+            asked.units,
+            asked.now,
+            asked.key.digest if asked.key else None,
+            asked.key.fingerprint if asked.key else None,
+        )
+    if row is not None:
+        return str(row["body"])
+    await moves.refuse(pool, ticket_id, moves.PRINT_FAILED, asked)
+    raise Unavailable("the ticket is changed by others; try again")
 
 
 def check_issue(
@@ -98,3 +123,39 @@ def check_issue(
             f"{unit} is closed; it opens at {written}" if written else f"{unit} does not open",
             next_opening=written,
         )
+
+
+def check_time_left(
+    directory: Directory,
+    unit: str,
+    now: datetime,
+    *,
+    forecast: int | None,
+    margin: timedelta | None,
+) -> None:
+    """Refuse a ticket whose turn is not expected before the centre closes for the day.
+
+    Breaks do not count: a ticket survives them. Without a margin, or while nobody can tell how
+    long the wait is, everybody gets one.
+
+    Raises:
+        NoTimeLeft: with the next opening.
+    """
+    if margin is None or forecast is None:
+        return
+    hours, calendar = directory.hours(unit), directory.calendar
+    today = periods(business_day(now), hours, calendar)
+    open_left = sum((max(timedelta(), ends - max(begins, now)) for begins, ends in today), _NONE)
+    closes = today[-1][1] if today else now
+    if is_open(closes, hours, calendar) or timedelta(seconds=forecast) + margin <= open_left:
+        return
+    opens = next_opening(closes, hours, calendar)
+    written = fast_json.instant(opens) if opens else None
+    raise NoTimeLeft(
+        f"{unit} closes at {fast_json.instant(closes)} and has people for that long: come again "
+        f"at {written}",
+        next_opening=written,
+    )
+
+
+_NONE = timedelta()

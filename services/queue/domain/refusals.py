@@ -8,6 +8,10 @@ class CentreClosed(Conflict):
     """The centre takes nobody now."""
 
 
+class NoTimeLeft(Conflict):
+    """The counters cannot serve more people before closing."""
+
+
 class ProcedureNotOffered(Conflict):
     """The centre does not receive dossiers of this procedure."""
 
@@ -30,6 +34,22 @@ class StillHolding(Conflict):
 
 class NotAllowedNow(Conflict):
     """The ticket's state does not allow this."""
+
+
+class CalledTooRecently(Conflict):
+    """The ticket was called a moment ago."""
+
+
+class DayOver(Conflict):
+    """The ticket belongs to a day that is over."""
+
+
+class SeriesNotServed(Conflict):
+    """No counter of the centre calls this series."""
+
+
+class NothingHeld(Conflict):
+    """The counter holds nobody."""
 
 
 class HeldElsewhere(Conflict):

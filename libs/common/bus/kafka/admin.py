@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
+    NodeNotReadyError,
     NotCoordinatorForGroupError,
     TopicAlreadyExistsError,
     for_code,
@@ -28,9 +30,19 @@ _NOT_YET = (
     NotCoordinatorForGroupError,
 )
 """What brokers answer while they settle who keeps a group's offsets."""
+_TRIES = 4
 _SET_ON_THE_TOPIC = 1
 """The source of a setting that the topic itself has, not the broker's default."""
 _LEADER_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where a topic's records may go."""
+
+    partitions: list[int]
+    largest: int
+    """Bytes of a batch that the brokers take."""
 
 
 class Admin:
@@ -45,7 +57,7 @@ class Admin:
         self._connection = connection
         self._client: AIOKafkaAdminClient | None = None
         self._opening = asyncio.Lock()
-        self._known: dict[str, list[int]] = {}
+        self._known: dict[str, Room] = {}
 
     async def close(self) -> None:
         """Close the client if it is open."""
@@ -62,10 +74,18 @@ class Admin:
         """
         try:
             async with within(self._connection.answer_seconds, doing):
+                tries = 0
                 while True:
                     try:
                         return await question(await self._open())
                     except _NOT_YET:
+                        await asyncio.sleep(0.1)
+                    except NodeNotReadyError:
+                        # Any broker is asked, perhaps one that has just died; not for long, as
+                        # the next client looks for them at the addresses that were configured.
+                        tries += 1
+                        if tries == _TRIES:
+                            raise
                         await asyncio.sleep(0.1)
         except BusError:
             await self.close()
@@ -105,17 +125,21 @@ class Admin:
         # All of them: a question for names might make those topics.
         return await self.ask("listing topics", lambda client: client.describe_topics(None))
 
-    async def partitions(self, names: Collection[str]) -> dict[str, list[int]]:
-        """Give the partitions of topics, from memory where they are known.
+    async def room(self, names: Collection[str]) -> dict[str, Room]:
+        """Tell where records of topics may go, from memory where that is known.
 
         Raises:
             UnknownTopic: one does not exist.
         """
-        if any(name not in self._known for name in names):
-            self._known = await self.topics()
-            for name in names:
-                if name not in self._known:
+        if fresh := [name for name in names if name not in self._known]:
+            found = await self.topics()
+            for name in fresh:
+                if name not in found:
                     raise UnknownTopic(name)
+            settings = await self._settings(fresh)
+            self._known |= {
+                name: Room(found[name], int(settings[name]["max.message.bytes"])) for name in fresh
+            }
         return self._known
 
     def forget(self) -> None:

@@ -49,8 +49,7 @@ class KafkaBus:
         """Read topics from the first record or from a place on, apart from any group."""
         async with reader(self._connection) as consumer:
             follower = KafkaFollower(consumer, topics, self._admin, self._connection, start or {})
-            async with within(self._connection.answer_seconds, "looking for the log's end"):
-                await follower.begin()
+            await follower.look_for_partitions()
             yield follower
 
     async def ends(self, topics: Sequence[str]) -> Positions:

@@ -56,6 +56,8 @@ class Connection:
             "enable_auto_commit": False,
             "isolation_level": "read_committed",
             "fetch_max_wait_ms": milliseconds(self.poll_seconds),
+            # A topic that was deleted and made anew has to be found again.
+            "metadata_max_age_ms": milliseconds(self.look_seconds * 5),
         }
 
 
@@ -92,6 +94,12 @@ def bus_errors(doing: str) -> Iterator[None]:
     """Let the client's errors out under their names on our side."""
     try:
         yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # It is not we who are cancelled, but a task of the client's that we waited for.
+        raise BusError(f"{doing}: interrupted") from error
     except Exception as error:
         if (named := as_bus_error(error, doing)) is None or named is error:
             raise

@@ -9,7 +9,6 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from libs.common.bus.base import UnknownTopic
 from libs.common.bus.kafka.admin import Admin
 from libs.common.bus.kafka.connection import Connection, within
 from libs.common.bus.kafka.follower import LOOK_FOR_PARTITIONS_SECONDS, reader
@@ -26,10 +25,11 @@ class Ends:
         self._consumer: AIOKafkaConsumer | None = None
         self._turn = asyncio.Lock()
         self._look_at = 0.0
+        self._known: dict[str, list[int]] = {}
 
     async def close(self) -> None:
         """Close the reader if it is open."""
-        self._consumer = None
+        self._consumer, self._known = None, {}
         await self._opened.aclose()
 
     async def ask(self, topics: Sequence[str]) -> dict[str, list[int]]:
@@ -62,10 +62,8 @@ class Ends:
         }
 
     async def _partitions(self, topics: Sequence[str]) -> dict[str, list[int]]:
-        if monotonic() >= self._look_at:
-            self._admin.forget()
+        """List topics' partitions, from memory for a while where they are known."""
+        if monotonic() >= self._look_at or not self._known.keys() >= set(topics):
+            self._known = await self._admin.topics()
             self._look_at = monotonic() + LOOK_FOR_PARTITIONS_SECONDS
-        try:
-            return await self._admin.partitions(topics)
-        except UnknownTopic:
-            return await self._admin.topics()
+        return self._known

@@ -50,24 +50,11 @@ class KafkaFollower:
         self._positions: dict[TopicPartition, int] = {}
         """Up to where each partition was read into the buffer."""
         self._ends: dict[TopicPartition, int] = {}
-        """Where the partitions ended when following began."""
+        """Where the partitions ended when they began to be followed."""
         self._unread: set[TopicPartition] = set()
         """The partitions that have not been read into the buffer up to there."""
         self._due = 0
-        """Records of the buffer that were there when following began."""
-
-    async def begin(self) -> None:
-        """Note where the log ends."""
-        await self._look_for_partitions()
-        starts = await self._consumer.beginning_offsets(list(self._positions))
-        self._ends = await self._consumer.end_offsets(list(self._positions))
-        for place, end in self._ends.items():
-            if self._positions[place] > end:
-                # Out of range: the client would begin at the first record.
-                self._consumer.seek(place, end)
-                self._positions[place] = end
-            if end > max(starts[place], self._positions[place]):
-                self._unread.add(place)
+        """Records of the buffer that stood before those ends."""
 
     async def fetch(self, limit: int, wait: float) -> list[Received]:
         """Read the next records of every topic followed."""
@@ -94,12 +81,17 @@ class KafkaFollower:
             found.setdefault(place.topic, []).append(given[place])
         return found
 
+    @property
+    def missing(self) -> frozenset[str]:
+        """Name the topics that do not exist yet."""
+        return self._topics - {place.topic for place in self._positions}
+
     def _was_there(self, record: Received) -> bool:
         place = TopicPartition(record.topic, record.partition)
         return record.offset < self._ends.get(place, 0)
 
     async def _fill(self, wait: float) -> None:
-        await self._look_for_partitions()
+        await self.look_for_partitions()
         if not self._positions:
             await asyncio.sleep(min(wait, self._connection.look_seconds))
             return
@@ -113,27 +105,41 @@ class KafkaFollower:
                 self._positions[place] = await self._consumer.position(place)
         self._unread = {p for p in self._unread if self._positions[p] < self._ends[p]}
 
-    async def _look_for_partitions(self) -> None:
-        """Begin to read topics and partitions that have come."""
+    async def look_for_partitions(self) -> None:
+        """Follow the partitions that have come, and note where their log ends."""
         if monotonic() < self._look_at:
             return
         known = await self._admin.topics()
-        missing = self._topics - known.keys()
-        self._look_at = monotonic() + (
-            self._connection.look_seconds if missing else LOOK_FOR_PARTITIONS_SECONDS
-        )
-        present = {
+        places = {
             TopicPartition(topic, number)
             for topic in self._topics & known.keys()
             for number in known[topic]
         }
-        if present <= self._positions.keys():
-            return
-        self._positions = {place: self._begun_at(place) for place in present} | self._positions
-        self._consumer.assign(list(self._positions))
-        for place, position in self._positions.items():
+        if fresh := places - self._positions.keys():
+            await self._follow_too(fresh)
+        self._look_at = monotonic() + (
+            self._connection.look_seconds if self.missing else LOOK_FOR_PARTITIONS_SECONDS
+        )
+
+    async def _follow_too(self, fresh: set[TopicPartition]) -> None:
+        begun = {place: self._begun_at(place) for place in fresh}
+        self._consumer.assign([*fresh, *self._positions])
+        for place, position in (self._positions | begun).items():
             if position:
                 self._consumer.seek(place, position)
+        async with within(self._connection.answer_seconds, "looking for the log's end"):
+            starts = await self._consumer.beginning_offsets(list(fresh))
+            ends = await self._consumer.end_offsets(list(fresh))
+        for place, end in ends.items():
+            if begun[place] > end:
+                # Out of range: the client would begin at the first record.
+                self._consumer.seek(place, end)
+                begun[place] = end
+        self._positions |= begun
+        self._ends |= ends
+        self._unread |= {
+            place for place, end in ends.items() if end > max(starts[place], begun[place])
+        }
 
     def _begun_at(self, place: TopicPartition) -> int:
         named = self._start.get(place.topic, ())

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,9 +17,12 @@ from libs.common.bus.kafka.admin import Admin
 from libs.common.bus.kafka.connection import Connection, milliseconds, within
 from libs.common.bus.kafka.ending import end_producer
 
-LARGEST_RECORD = 1_000_000
-"""Bytes of key, value and headers: below what brokers take unless told otherwise (1 MiB)."""
 _BATCH_BYTES = 256 * 1024
+"""A batch is followed by another when it has grown so large."""
+_HEAD_BYTES = 200
+"""What a batch takes beside its records, and a little more."""
+_RECORD_BYTES = 80
+"""What a record with its headers takes beside their bytes, at most: lengths, time, place."""
 
 _partition_of = DefaultPartitioner()
 Place = tuple[str, int]
@@ -41,10 +44,24 @@ class _Letter:
         written = sum(len(name.encode()) + len(value) for name, value in headers)
         return cls(record, key, headers, len(key) + len(record.value or b"") + written)
 
-    def put_into(self, batch: Any) -> bool:
-        """Add it to a batch unless that is full."""
-        value, headers = self.record.value, self.headers
-        return batch.append(key=self.key, value=value, timestamp=None, headers=headers) is not None
+    def put_into(self, batch: Any) -> None:
+        """Add it to a batch of the client."""
+        batch.append(key=self.key, value=self.record.value, timestamp=None, headers=self.headers)
+
+
+def _batches(letters: Sequence[_Letter], limit: int) -> Iterator[list[_Letter]]:
+    """Cut the records of one partition into batches that stay below so many bytes."""
+    batch: list[_Letter] = []
+    size = _HEAD_BYTES
+    for letter in letters:
+        needed = letter.size + _RECORD_BYTES
+        if batch and size + needed > limit:
+            yield batch
+            batch, size = [], _HEAD_BYTES
+        batch.append(letter)
+        size += needed
+    if batch:
+        yield batch
 
 
 class KafkaProducer:
@@ -67,66 +84,61 @@ class KafkaProducer:
             raise self._in_doubt
         if not records:
             return
-        letters = [_Letter.of(record) for record in records]
-        for letter in letters:
-            if letter.size > LARGEST_RECORD:
-                raise TooLarge(letter.record)
-        partitions = await self._admin.partitions({record.topic for record in records})
+        room = await self._admin.room({record.topic for record in records})
         by_place: dict[Place, list[_Letter]] = defaultdict(list)
-        for letter in letters:
+        for letter in map(_Letter.of, records):
             topic = letter.record.topic
-            by_place[topic, _partition_of(letter.key, partitions[topic], [])].append(letter)
-        await self._send_bounded(by_place)
+            if letter.size + _HEAD_BYTES + _RECORD_BYTES > room[topic].largest:
+                self._admin.forget()  # the limit may be raised before it is sent again
+                raise TooLarge(letter.record)
+            by_place[topic, _partition_of(letter.key, room[topic].partitions, [])].append(letter)
+        batches = [
+            (place, batch)
+            for place, letters in by_place.items()
+            for batch in _batches(letters, min(_BATCH_BYTES, room[place[0]].largest))
+        ]
+        await self._send_bounded(batches)
 
-    async def _send_bounded(self, by_place: dict[Place, list[_Letter]]) -> None:
+    async def _send_bounded(self, batches: Sequence[tuple[Place, Sequence[_Letter]]]) -> None:
         doing = "sending events"
         # Whatever happens from here on, cancellation too, leaves it open what was sent.
         self._in_doubt = BusError(f"{doing} was interrupted: this producer cannot go on")
         try:
             async with within(self._connection.send_seconds, doing):
                 await self._client.begin_transaction()
-                await self._append(by_place)
+                await self._append(batches)
                 faults.reach("bus.appended")
                 await self._client.commit_transaction()
             faults.reach("bus.committed")
-        except TooLarge:
-            self._in_doubt = None  # the transaction was aborted
-            raise
         except BusError as error:
-            self._in_doubt = error
-            self._admin.forget()  # a topic may have been deleted under us
+            self._admin.forget()  # a topic may have been deleted or changed under us
+            if not isinstance(error, TooLarge):
+                self._in_doubt = error
             raise
         self._in_doubt = None
 
-    async def _append(self, by_place: dict[Place, list[_Letter]]) -> None:
+    async def _append(self, batches: Sequence[tuple[Place, Sequence[_Letter]]]) -> None:
         """Send the records of a transaction and wait until they are acknowledged."""
         refused: list[_Letter] = []
 
-        async def acknowledged(sent: Any, held: Sequence[_Letter]) -> None:
+        async def acknowledged(sent: Any, letters: Sequence[_Letter]) -> None:
             try:
                 await sent
             except MessageSizeTooLargeError:
-                refused.extend(held)
+                refused.extend(letters)
 
         waits = []
-        for (topic, partition), letters in by_place.items():
-            for batch, held in self._batches(letters):
-                sent = await self._client.send_batch(batch, topic, partition=partition)
-                waits.append(acknowledged(sent, held))
+        for (topic, partition), letters in batches:
+            batch = self._client.create_batch()
+            for letter in letters:
+                letter.put_into(batch)
+            sent = await self._client.send_batch(batch, topic, partition=partition)
+            waits.append(acknowledged(sent, letters))
         await asyncio.gather(*waits)
         if refused:
+            # Only if the topic's limit was lowered since we asked; its largest is the likeliest.
             await self._client.abort_transaction()
             raise TooLarge(max(refused, key=lambda letter: letter.size).record)
-
-    def _batches(self, letters: Sequence[_Letter]) -> list[tuple[Any, list[_Letter]]]:
-        """Pack the records of one partition; a batch that is full is followed by another."""
-        batches: list[tuple[Any, list[_Letter]]] = []
-        for letter in letters:
-            if not batches or not letter.put_into(batches[-1][0]):
-                batches.append((self._client.create_batch(), []))
-                letter.put_into(batches[-1][0])  # the first always fits
-            batches[-1][1].append(letter)
-        return batches
 
     async def close(self) -> None:
         """Say goodbye; a transaction that was begun is aborted here or by the next of the name."""
@@ -143,7 +155,7 @@ async def open_producer(
         transactional_id=name,
         # Longer than a send may take: the broker must not abort what is still under way.
         transaction_timeout_ms=milliseconds(connection.send_seconds + 5),
-        max_batch_size=_BATCH_BYTES,
+        max_batch_size=2**31 - 1,  # ours are cut by what each topic takes
     )
     producer = KafkaProducer(client, admin, connection)
     try:

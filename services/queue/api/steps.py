@@ -1,0 +1,128 @@
+"""What happens to a ticket at the counters: called out of order, served, put aside, sent on."""
+
+from typing import Self
+from uuid import UUID
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import model_validator
+
+from libs.common.fields import In, Line
+from libs.common.idempotency import KeepingRoute, replay_if_answered
+from libs.common.problems import Conflict, NotFound
+from libs.contracts.codes import UnitQuery
+from libs.contracts.following import Registry
+from libs.contracts.roles import Officer
+from services.queue.api.edge import Act, CounterInBody, SeriesIn, Step, TicketOut, json_answer, move
+from services.queue.domain import calls, issuing, moves, transfers
+from services.queue.load import note_first_call
+
+router = APIRouter(prefix="/v1/tickets/{ticket_id}", tags=["steps"], route_class=KeepingRoute)
+
+
+class CallIn(In):
+    """A call out of order; the reason is kept and announced, so it names nobody."""
+
+    counter: CounterInBody
+    reason: Line
+
+
+class TransferIn(In):
+    """Where a person is sent: another series or counter of the unit, or another unit."""
+
+    series: SeriesIn | None = None
+    """Beside `unit` the series there; without it the ticket's own."""
+    counter: CounterInBody | None = None
+    unit: UnitQuery | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.counter is not None and (self.series or self.unit):
+            raise ValueError("name a counter, or a series, or a unit")
+        if not (self.counter or self.series or self.unit):
+            raise ValueError("name a series, a counter or a unit")
+        return self
+
+
+class TicketSent(TicketOut):
+    """A ticket that was sent on; to another unit with the ticket that continues it there."""
+
+    linked_ticket: TicketOut | None = None
+
+
+@router.post("/start", response_model=TicketOut)
+async def start(ticket_id: UUID, act: Act, officer: Officer, body: Step | None = None) -> Response:
+    """Say that the person called stands at the counter."""
+    return await move(moves.START, ticket_id, act, officer, body)
+
+
+@router.post("/finish", response_model=TicketOut)
+async def finish(ticket_id: UUID, act: Act, officer: Officer, body: Step | None = None) -> Response:
+    """Say that the visit is over."""
+    return await move(moves.FINISH, ticket_id, act, officer, body)
+
+
+@router.post("/no-show", response_model=TicketOut)
+async def no_show(
+    ticket_id: UUID, act: Act, officer: Officer, body: Step | None = None
+) -> Response:
+    """Say that nobody came; for a while the person may still be recalled or returned."""
+    return await move(moves.NO_SHOW, ticket_id, act, officer, body)
+
+
+@router.post("/recall", response_model=TicketOut)
+async def recall(ticket_id: UUID, act: Act, officer: Officer, body: Step | None = None) -> Response:
+    """Call once more to the same counter, also soon after a no-show."""
+    return await move(moves.RECALL, ticket_id, act, officer, body)
+
+
+@router.post("/park", response_model=TicketOut)
+async def park(ticket_id: UUID, act: Act, officer: Officer, body: Step | None = None) -> Response:
+    """Put a person aside who fetches a paper or fills in a form, and free the counter."""
+    return await move(moves.PARK, ticket_id, act, officer, body)
+
+
+@router.post("/return", response_model=TicketOut)
+async def return_(
+    ticket_id: UUID, act: Act, officer: Officer, body: Step | None = None
+) -> Response:
+    """Let who was put aside, or missed the call, wait again in the place of the arrival."""
+    return await move(moves.RETURN, ticket_id, act, officer, body)
+
+
+@router.post("/call", response_model=TicketOut)
+async def call(
+    request: Request, ticket_id: UUID, act: Act, officer: Officer, body: CallIn
+) -> Response:
+    """Call this one to a counter, whoever else waits; a manager calls for who sits there."""
+    called = await calls.call_out_of_order(
+        act.pool, ticket_id, body.counter, body.reason, act.asked(officer)
+    )
+    act.wake()
+    if called.first_call:
+        note_first_call(called.unit, called.wait, request.state.settings.sla_seconds)
+    return json_answer(called.body)
+
+
+@router.post("/transfer", response_model=TicketSent)
+async def transfer(
+    ticket_id: UUID, act: Act, registry: Registry, officer: Officer, body: TransferIn
+) -> Response:
+    """Send a person on, with the arrival time kept; to another unit only while it is open."""
+    asked = act.asked(officer)
+    if body.counter is not None:
+        answer = await transfers.to_counter(act.pool, ticket_id, body.counter, asked)
+    elif body.unit is None:
+        assert body.series is not None
+        answer = await transfers.to_series(act.pool, ticket_id, body.series, asked)
+    else:
+        try:
+            unit = registry.current(body.unit).code
+            procedures = await transfers.procedures_of(act.pool, ticket_id)
+            issuing.check_issue(registry, unit, procedures, act.now)
+        except (Conflict, NotFound):
+            await replay_if_answered(act.pool, act.key)
+            raise
+        answer = await transfers.to_unit(act.pool, ticket_id, unit, body.series, asked)
+    act.wake()
+    return json_answer(answer)
