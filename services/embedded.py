@@ -44,7 +44,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         await _serve_http(app, settings, listener)
 
 
-async def _serve_http(app: Any, settings: Settings, listener: socket.socket) -> None:
+async def _serve_http(app: "_City", settings: Settings, listener: socket.socket) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -59,8 +59,13 @@ async def _serve_http(app: Any, settings: Settings, listener: socket.socket) -> 
     # uvicorn would raise the signal again once it has stopped, before the rest of us has.
     server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        app.end_streams()
+        server.should_exit = True
+
     for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
+        loop.add_signal_handler(number, stop)
     greet(settings, listener)
     await server.serve(sockets=[listener])
 
@@ -68,12 +73,18 @@ async def _serve_http(app: Any, settings: Settings, listener: socket.socket) -> 
 class _City:
     """The gateway's app with its own state, on which every request enters."""
 
-    def __init__(self, state: Mapping[str, Any]) -> None:
-        self._state = state
+    def __init__(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        self._states = states
+        self._state = {**states["gateway"], "forwarder": InProcess(APPS, states)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = dict(self._state)
         await GATEWAY(scope, receive, send)
+
+    def end_streams(self) -> None:
+        """Let what has no end of its own end now, before the server waits for open requests."""
+        for state in self._states.values():
+            state["core"].stopping.set()
 
 
 @asynccontextmanager
@@ -88,7 +99,7 @@ async def city(settings: Settings) -> AsyncIterator[_City]:
             assert state is not None
             states[name] = state
         _speak_for_all(states)
-        yield _City({**states["gateway"], "forwarder": InProcess(APPS, states)})
+        yield _City(states)
 
 
 def _speak_for_all(states: Mapping[str, Mapping[str, Any]]) -> None:

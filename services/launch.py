@@ -21,7 +21,7 @@ from libs.common.postgres import EmbeddedPostgres, PostgresError
 from libs.common.settings import Settings
 from libs.contracts.topics import all_topics
 from services.cli import EMBEDDED_URL, explain_settings, seed_registry
-from services.gateway.api import calls_to_try
+from services.gateway.pages import calls_to_try
 
 log = structlog.get_logger()
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -24,6 +24,7 @@ from libs.common.migrate import missing_revision
 from libs.common.observability import OUTBOX_AGE, Observed, configure_logging
 from libs.common.outbox import Relay, prune, watch_outbox
 from libs.common.settings import Settings
+from libs.common.stopping import hearing_signals
 from libs.common.tasks import Tasks, running
 
 log = structlog.get_logger()
@@ -46,6 +47,8 @@ class Core:
     verifier: Verifier
     database: Database | None = None
     relay: Relay | None = None
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process is told to stop, while the server still waits for open requests."""
 
     @property
     def db(self) -> Database:
@@ -125,10 +128,13 @@ def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManag
         # The embedded city gives its five apps one set of settings and one clock.
         settings: Settings = getattr(app.state, "settings", None) or Settings.from_environment()
         clock: Clock = getattr(app.state, "clock", None) or clock_from(settings.clock)
-        if not getattr(app.state, "embedded", False):
+        alone = not getattr(app.state, "embedded", False)
+        if alone:
             configure_logging(settings.log_level)
         async with AsyncExitStack() as stack:
             state = await _enter(stack, service, settings, clock)
+            if alone:
+                stack.enter_context(hearing_signals(state["core"].stopping))
             yield state
 
     return lifespan

@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from time import perf_counter
 from typing import Any
 
@@ -17,7 +17,7 @@ from libs.common.trace import continue_trace, current_trace_id
 
 REQUEST_SECONDS = Histogram(
     "motcua_http_request_duration_seconds",
-    "Time from a request's arrival to the end of its answer.",
+    "Time from a request's arrival to the end of its answer; of a live stream to its beginning.",
     ("service", "route", "method", "status"),
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
@@ -130,6 +130,17 @@ def configure_logging(level: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+Header = tuple[bytes, bytes]
+
+
+def is_event_stream(headers: Iterable[Header]) -> bool:
+    """Tell whether an answer with these headers is a live stream, which has no end of its own."""
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"text/event-stream")
+        for name, value in headers
+    )
+
+
 def template_of(scope: Scope) -> str:
     """Name the route's template, never its values: labels must stay few."""
     route = scope.get("route")
@@ -153,15 +164,16 @@ class Observed:
         trace = continue_trace(_header(scope, b"traceparent"))
         trace_header = (b"x-trace-id", trace.trace_id.encode())
         started = perf_counter()
-        status = 0
+        status, took = 0, None
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, took
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = message.setdefault("headers", [])
-                if not any(name == b"x-trace-id" for name, _ in headers):
-                    message["headers"] = [*headers, trace_header]
+                headers = message["headers"] = _with(trace_header, message.get("headers", []))
+                if is_event_stream(headers):
+                    # It lasts as long as its reader likes: only its beginning is a latency.
+                    took = perf_counter() - started
             await send(message)
 
         try:
@@ -173,7 +185,8 @@ class Observed:
             if not status:
                 await problem_response(problem)(scope, receive, watched)
         finally:
-            self._observe(template_of(scope), scope["method"], status, perf_counter() - started)
+            took = perf_counter() - started if took is None else took
+            self._observe(template_of(scope), scope["method"], status, took)
 
     def _observe(self, route: str, method: str, status: int, seconds: float) -> None:
         method = method if method in _METHODS else "other"  # a caller can make up any number
@@ -183,6 +196,11 @@ class Observed:
             child = REQUEST_SECONDS.labels(self._service, route, method, str(status or 499))
             self._children[key] = child
         child.observe(seconds)
+
+
+def _with(header: Header, headers: list[Header]) -> list[Header]:
+    """Add a header unless somebody behind us has set it."""
+    return headers if any(name == header[0] for name, _ in headers) else [*headers, header]
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

@@ -1,11 +1,6 @@
-"""The gateway's own routes: the routing rule, the start page, one OpenAPI for all."""
+"""The gateway's own calls: the routing rule, one OpenAPI for all."""
 
 from datetime import datetime
-from functools import cache
-from html import escape
-from importlib.resources import files
-from shlex import quote
-from string import Template
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -197,36 +192,7 @@ def _reason(city: City, chosen: routing.Centre, promise: int, offered: int, now:
     )
 
 
-# Pages ----------------------------------------------------------------------------------------
-
-
-@cache
-def _start_template() -> Template:
-    return Template((files("services.gateway") / "web" / "start.html").read_text("utf-8"))
-
-
-@router.get("/", include_in_schema=False)
-async def start_page(request: Request) -> HTMLResponse:
-    """Show what runs, where, and three calls to try."""
-    base = str(request.base_url).rstrip("/")
-    # The address comes from the request's Host header: anybody may have written it.
-    page = _start_template().substitute(
-        base=escape(base), calls=escape("\n".join(calls_to_try(base)))
-    )
-    return HTMLResponse(page)
-
-
-def calls_to_try(base: str) -> list[str]:
-    """Give three calls that work on a fresh city at any hour."""
-    # Quoted for a shell, as they will be pasted into one: `base` may be anybody's words.
-    return [
-        f"curl {quote(f'{base}/v1/units?q=sai+gon')}",
-        (
-            f"curl -X POST {quote(f'{base}/v1/tickets')} -H 'Content-Type: application/json' "
-            """-d '{"unit": "H29.26740", "channel": "web"}'"""
-        ),
-        f"curl {quote(f'{base}/v1/units/H29.26740/queue')}",
-    ]
+# The description of it all ----------------------------------------------------------------------
 
 
 @router.get("/openapi.json", include_in_schema=False)

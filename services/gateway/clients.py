@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 from yarl import URL
 
+from libs.common.observability import is_event_stream
 from libs.common.problems import Unavailable
 from libs.common.settings import SERVICES, Settings
 from libs.common.trace import current_traceparent
@@ -120,17 +121,26 @@ _ASGI = frozenset(
 class OverHttp:
     """Forwards with aiohttp's client, many times faster here than httpx's (see the decision)."""
 
-    def __init__(self, session: aiohttp.ClientSession, bases: Mapping[str, str]) -> None:
-        """Take an open session and each service's base address."""
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        bases: Mapping[str, str],
+        stopping: asyncio.Event,
+        patience: float,
+    ) -> None:
+        """Take an open session, each service's base address, what tells that the process stops,
+        and for how many seconds a caller may take nothing of an answer."""
         self._session = session
         self._bases = bases
+        self._stopping = stopping
+        self._patience = patience
 
     async def forward(self, service: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the request on and stream the answer back."""
         path = scope.get("raw_path") or scope["path"].encode()
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
         url = URL(self._bases[service] + (path + query).decode("latin-1"), encoded=True)
-        client = _Client(receive, sends=_has_body(scope))
+        client = _Client(receive, send, sends=_has_body(scope), patience=self._patience)
         started = False
         try:
             async with self._session.request(
@@ -141,10 +151,13 @@ class OverHttp:
                 allow_redirects=False,
             ) as answer:
                 started = True
-                await _give_back(answer, client, send)
+                await _give_back(answer, client, self._stopping)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if client.left:
                 return  # nobody is there to be told anything
+            if client.stopped:
+                await client.take(_END)
+                return
             if started:
                 raise  # half an answer is out: only a broken connection tells the client so
             log.warning("upstream.away", upstream=service, error=type(error).__name__)
@@ -176,14 +189,17 @@ _DESCRIBED_WITHIN = aiohttp.ClientTimeout(total=5)
 class _Client:
     """The caller's side of a request: its body, and whether somebody still waits for an answer."""
 
-    def __init__(self, receive: Receive, *, sends: bool) -> None:
+    def __init__(self, receive: Receive, send: Send, *, sends: bool, patience: float) -> None:
         self._receive = receive
+        self._send = send
+        self._patience = patience
         self._heard = asyncio.Event()
         """Set when the body is in: only then may somebody else listen for the end."""
         if not sends:
             self._heard.set()
         self.sends = sends
         self.left = False
+        self.stopped = False
 
     async def body(self) -> AsyncIterator[bytes]:
         """Give the body as it comes in."""
@@ -197,6 +213,15 @@ class _Client:
                 yield message["body"]
             more = message.get("more_body", False)
         self._heard.set()
+
+    async def take(self, message: Message) -> None:
+        """Pass a part of the answer on; a caller that takes nothing for long has left."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._send(message)
+        except TimeoutError:
+            self.left = True
+            raise
 
     async def leaves(self) -> None:
         """Wait until nobody is there any more."""
@@ -215,43 +240,57 @@ def _has_body(scope: Scope) -> bool:
     return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
 
 
-async def _give_back(answer: aiohttp.ClientResponse, client: _Client, send: Send) -> None:
-    start: Message = {
-        "type": "http.response.start",
-        "status": answer.status,
-        "headers": [
-            (name, value)
-            for name, value in end_to_end([(n.lower(), v) for n, v in answer.raw_headers])
-            if name not in (b"date", b"server")
-        ],
-    }
-    await send(start)
+async def _give_back(
+    answer: aiohttp.ClientResponse, client: _Client, stopping: asyncio.Event
+) -> None:
+    headers = [
+        (name, value)
+        for name, value in end_to_end([(n.lower(), v) for n, v in answer.raw_headers])
+        if name not in (b"date", b"server")
+    ]
+    await client.take({"type": "http.response.start", "status": answer.status, "headers": headers})
     if answer.content_length is not None:
-        await _pour(answer, send)
+        await _pour(answer, client)
         return
     # A stream may be silent for long and has no end of its own: whoever left must end it.
-    leaving = asyncio.create_task(client.leaves())
-    leaving.add_done_callback(lambda task: None if task.cancelled() else answer.close())
+    endings = [asyncio.create_task(client.leaves())]
+    if is_event_stream(headers):
+        # Its reader resumes elsewhere; half an answer of any other kind must be waited for.
+        endings.append(asyncio.create_task(_stops(stopping, client)))
+    for ending in endings:
+        ending.add_done_callback(lambda task: None if task.cancelled() else answer.close())
     try:
-        await _pour(answer, send)
+        await _pour(answer, client)
     finally:
-        leaving.cancel()
+        for ending in endings:
+            ending.cancel()
 
 
-async def _pour(answer: aiohttp.ClientResponse, send: Send) -> None:
+async def _stops(stopping: asyncio.Event, client: _Client) -> None:
+    await stopping.wait()
+    client.stopped = True
+
+
+async def _pour(answer: aiohttp.ClientResponse, client: _Client) -> None:
     async for chunk in answer.content.iter_any():
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+        await client.take({"type": "http.response.body", "body": chunk, "more_body": True})
+    await client.take(_END)
+
+
+_END: Message = {"type": "http.response.body", "body": b""}
 
 
 @asynccontextmanager
-async def over_http(settings: Settings, patience: float = 60) -> AsyncIterator[OverHttp]:
+async def over_http(
+    settings: Settings, *, stopping: asyncio.Event, patience: float = 60
+) -> AsyncIterator[OverHttp]:
     """Open the proxy's client: kept connections, bounded waits, nothing decoded on the way.
 
-    `patience` is how many seconds a service may be silent, also in mid-stream: heartbeats come
-    more often. The number of connections is not bounded here, or a hundred open boards would keep
-    everybody else from the queue; an idle one is closed before the service would close it, which
-    could cross with a request that nobody may repeat.
+    `patience` is how many seconds a service may be silent, also in mid-stream, where heartbeats
+    come more often, and for how many a caller may take nothing of its answer. The number of
+    connections is not bounded here, or a hundred open boards would keep everybody else from the
+    queue; an idle one is closed before the service would close it, which could cross with a request
+    that nobody may repeat.
     """
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
@@ -260,4 +299,5 @@ async def over_http(settings: Settings, patience: float = 60) -> AsyncIterator[O
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        yield OverHttp(session, {service: settings.upstream(service) for service in SERVICES})
+        bases = {service: settings.upstream(service) for service in SERVICES}
+        yield OverHttp(session, bases, stopping, patience)

@@ -100,7 +100,10 @@ def _check_credentials(scope: Scope, verifier: Any) -> None:
 @asynccontextmanager
 async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
     """Open what only the gateway has: the city it knows and the way to the services."""
-    async with following_registry(core) as state, over_http(core.settings) as forwarder:
+    async with (
+        following_registry(core) as state,
+        over_http(core.settings, stopping=core.stopping) as forwarder,
+    ):
         city = City(state["directory"])
         loads = Broadcast("gateway-loads", core.bus, [QueueLoad.topic], city.take_load)
         core.tasks.start("loads", loads.run())

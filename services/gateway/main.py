@@ -2,13 +2,13 @@
 
 from libs.common.app import Service, create_app
 from libs.contracts import topics
-from services.gateway import api, door
+from services.gateway import api, door, pages
 
 app = create_app(
     Service(
         "gateway",
         "The one door: authentication, the routing rule, and the way to every service.",
-        routers=[api.router],
+        routers=[api.router, pages.router],
         resources=door.resources,
         topics=topics.NAMES,
         wrap=door.Door,

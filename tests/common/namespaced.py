@@ -7,6 +7,7 @@ from dataclasses import replace
 from libs.common.bus.base import (
     Bus,
     Follower,
+    Positions,
     Producer,
     Received,
     Record,
@@ -39,10 +40,18 @@ class Namespaced:
             yield _Subscription(member, self._prefix)
 
     @asynccontextmanager
-    async def follow(self, topics: Sequence[str]) -> AsyncIterator[Follower]:
+    async def follow(
+        self, topics: Sequence[str], start: Positions | None = None
+    ) -> AsyncIterator[Follower]:
         """Follow topics of this namespace."""
-        async with self.inner.follow(self._all(topics)) as follower:
+        begun = {self._prefix + name: places for name, places in (start or {}).items()}
+        async with self.inner.follow(self._all(topics), begun) as follower:
             yield _Follower(follower, self._prefix)
+
+    async def ends(self, topics: Sequence[str]) -> Positions:
+        """Tell where topics of this namespace end."""
+        found = await self.inner.ends(self._all(topics))
+        return {name.removeprefix(self._prefix): places for name, places in found.items()}
 
     async def apply_topics(self, topics: Iterable[Topic]) -> None:
         """Create topics in this namespace."""
@@ -122,6 +131,11 @@ class _Follower(_Reader):
     @property
     def caught_up(self) -> bool:
         return self._inner.caught_up
+
+    @property
+    def positions(self) -> Positions:
+        found = self._inner.positions
+        return {name.removeprefix(self._prefix): places for name, places in found.items()}
 
     @property
     def missing(self) -> frozenset[str]:

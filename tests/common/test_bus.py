@@ -535,6 +535,96 @@ async def test_following_leaves_no_trace_in_groups(bus: Bus) -> None:
     assert await bus.lag(group, [topic]) == {topic: 3}
 
 
+async def test_the_ends_of_topics_are_where_the_next_records_go(bus: Bus) -> None:
+    topic, empty = await new_topic(bus), await new_topic(bus)
+    before = await bus.ends([topic, empty, fresh("missing")])
+    assert set(before) == {topic, empty}
+    await send(bus, *numbered(topic, "abc"))
+    after = await bus.ends([topic, empty])
+    assert after[empty] == before[empty]
+    async with bus.follow([topic]) as follower:
+        for record in await read(follower, 3):
+            assert before[topic][record.partition] <= record.offset
+            assert record.offset < after[topic][record.partition]
+
+
+async def test_a_follower_that_begins_at_the_end_sees_only_what_comes_later(bus: Bus) -> None:
+    topic = await new_topic(bus)
+    await send(bus, *numbered(topic, "abcabc"))
+    async with bus.follow([topic], await bus.ends([topic])) as follower:
+        assert follower.caught_up
+        await nothing_more(follower)
+        await send(bus, Record(topic, "a", b"6"), Record(topic, "b", b"7"))
+        assert sorted(values(await read(follower, 2))) == [6, 7]
+        await nothing_more(follower)
+
+
+async def test_a_topic_whose_place_is_not_named_is_read_from_its_beginning(bus: Bus) -> None:
+    named, other = await new_topic(bus), await new_topic(bus)
+    await send(bus, *numbered(named, "ab"), *numbered(other, "cd"))
+    async with bus.follow([named, other], await bus.ends([named])) as follower:
+        found = await read(follower, 2)
+        await nothing_more(follower)
+    assert {record.topic for record in found} == {other}
+
+
+async def test_a_place_beyond_the_end_is_the_end(bus: Bus) -> None:
+    topic = await new_topic(bus)
+    await send(bus, *numbered(topic, "abc"))
+    beyond = {topic: [end + 1000 for end in (await bus.ends([topic]))[topic]]}
+    async with bus.follow([topic], beyond) as follower:
+        await nothing_more(follower)
+        await send(bus, Record(topic, "a", b"3"))
+        assert values(await read(follower, 1)) == [3]
+
+
+@given(keys=st.text("abcde", min_size=1, max_size=12), cuts=st.lists(st.integers(1, 4), max_size=4))
+@settings(PROFILE, max_examples=15)
+async def test_followers_that_take_over_from_one_another_see_every_record_once(
+    bus: Bus, keys: str, cuts: list[int]
+) -> None:
+    topic = await new_topic(bus)
+    start, found = await bus.ends([topic]), list[Received]()
+    await send(bus, *numbered(topic, keys))
+    for cut in [*cuts, len(keys)]:
+        async with bus.follow([topic], start) as follower:
+            found += await read(follower, min(cut, len(keys) - len(found)))
+            start = follower.positions
+    assert by_key(found) == by_key(numbered(topic, keys))
+
+
+async def test_a_place_whose_records_were_compacted_away_leads_to_those_that_are_left(
+    carrier: Carrier, bus: Bus
+) -> None:
+    topic = await new_topic(bus, compacted=True, partitions=1)
+    start = await bus.ends([topic])
+    await send(bus, *numbered(topic, "aaabbb"))
+    await carrier.compact(bus, topic)
+    async with bus.follow([topic], start) as follower:
+        assert values(await read(follower, 2)) == [2, 5]
+        await at_the_end(bus, follower, topic)
+
+
+async def at_the_end(bus: Bus, follower: Follower, topic: str) -> None:
+    """Make sure that a follower comes to where a topic ends, and reads nothing on the way."""
+    ends = await bus.ends([topic])
+    assert any(ends[topic])
+    async with asyncio.timeout(10):
+        while follower.positions != ends:
+            assert await follower.fetch(10, 0.1) == []
+
+
+async def test_a_follower_that_has_read_everything_is_where_the_topic_ends(bus: Bus) -> None:
+    topic = await new_topic(bus)
+    async with bus.follow([topic]) as follower:
+        await send(bus, *numbered(topic, "abcabc"))
+        await read(follower, 6)
+        await at_the_end(bus, follower, topic)
+        await send(bus, *numbered(topic, "ab"))
+        await read(follower, 2)
+        await at_the_end(bus, follower, topic)
+
+
 async def test_concurrent_senders_never_make_a_reader_miss_a_record(carrier: Carrier) -> None:
     """A reader follows while several senders of different names append to the same topics."""
     senders, rounds = 4, 25

@@ -1,5 +1,6 @@
 """What operators see: JSON lines without personal data, traces that go through, few labels."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from libs.common import observability
 from libs.common.app import Service, create_app
 from libs.common.db import Session
 from libs.common.events import EventRouter, publish
@@ -220,6 +222,31 @@ async def test_methods_that_somebody_makes_up_do_not_become_labels(
         await client.request(f"X{number}", "/v1/things/a/parts/1")
     exposed = (await client.get("/metrics")).text
     assert 'method="X1"' not in exposed
+
+
+async def test_a_live_stream_counts_for_as_long_as_it_took_to_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the clock of this test a second goes by each time somebody looks."""
+    seconds = itertools.count()
+    monkeypatch.setattr("libs.common.observability.perf_counter", lambda: next(seconds))
+
+    async def streaming(scope: Any, receive: Any, send: Any) -> None:
+        kind = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": kind})
+        for _ in range(100):
+            next(seconds)
+            await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    watched = observability.Observed(streaming, "streaming")
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(watched), base_url="http://motcua"
+    ) as client:
+        assert (await client.get("/stream")).status_code == 200
+    labels = {"service": "streaming", "route": "unmatched", "method": "GET", "status": "200"}
+    took = REGISTRY.get_sample_value("motcua_http_request_duration_seconds_sum", labels)
+    assert took == 1
 
 
 async def test_label_children_exist_before_the_first_event(client: httpx.AsyncClient) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from libs.common.bus.base import (
     Bus,
     Follower,
+    Positions,
     Producer,
     Received,
     Record,
@@ -118,9 +119,15 @@ class WrappedBus:
         """Replace it in a subclass."""
         return subscription
 
-    def follow(self, topics: Sequence[str]) -> AbstractAsyncContextManager[Follower]:
+    def follow(
+        self, topics: Sequence[str], start: Positions | None = None
+    ) -> AbstractAsyncContextManager[Follower]:
         """Follow the real one."""
-        return self.inner.follow(topics)
+        return self.inner.follow(topics, start)
+
+    async def ends(self, topics: Sequence[str]) -> Positions:
+        """Ask the real one."""
+        return await self.inner.ends(topics)
 
     async def apply_topics(self, topics: Iterable[Topic]) -> None:
         """Create topics on the real one."""

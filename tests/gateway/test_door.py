@@ -19,7 +19,7 @@ from libs.common.observability import REQUEST_SECONDS
 from services.gateway.clients import InProcess
 from services.gateway.door import service_of
 from services.gateway.main import app
-from tests.gateway.serving import Answer, serving, talk, with_state, written
+from tests.serving import Answer, serving, talk, with_state, written
 from tests.support import DATA_DIR, bearer, running, settings_for, token
 
 BELONGS_TO = {

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import services.registry.main
 from services.gateway.clients import InProcess, over_http
 from services.gateway.main import app
-from tests.gateway.serving import HOST, serving, talk, with_state, written
 from tests.gateway.stub import Stub
+from tests.serving import HOST, serving, talk, with_state, written
 from tests.support import running, settings_for, wait_until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -367,7 +367,7 @@ async def hasty(house: House) -> AsyncIterator[Front]:
     """Open a gateway that waits no longer than a fifth of a second for a service."""
     house.stub.begin()
     async with (
-        over_http(house.state["settings"], patience=0.2) as forwarder,
+        over_http(house.state["settings"], stopping=asyncio.Event(), patience=0.2) as forwarder,
         serving(with_state(app, house.state | {"forwarder": forwarder})) as port,
         httpx.AsyncClient(base_url=f"http://{HOST}:{port}", timeout=5) as client,
     ):

@@ -267,3 +267,59 @@ async def test_the_docs_answer(client: httpx.AsyncClient) -> None:
     docs = await client.get("/docs")
     assert docs.status_code == 200
     assert "/openapi.json" in docs.text
+
+
+# Boards ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", ["H29.26740", "gso:26740"])
+async def test_a_board_names_its_unit_and_brings_everything_it_needs(
+    client: httpx.AsyncClient, unit: str
+) -> None:
+    page = await client.get(f"/units/{unit}/board")
+    assert page.status_code == 200
+    assert "Phường Sài Gòn" in page.text
+    assert 'data-unit="H29.26740"' in page.text
+
+
+async def test_a_board_of_no_unit_says_so_in_words_for_people(client: httpx.AsyncClient) -> None:
+    page = await client.get("/units/H29.99999/board")
+    assert page.status_code == 404
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "H29.99999" in page.text
+    hostile = await client.get("/units/%3Cscript%3Ealert(1)%3C%2Fscript%3E/board")
+    assert hostile.status_code in (400, 404)
+    assert "<script>alert" not in hostile.text
+
+
+@pytest.mark.parametrize("path", ["/units/H29.26740/board", "/overview"])
+async def test_pages_run_only_scripts_of_their_own_and_load_nothing_from_elsewhere(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    page = await client.get(path)
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    loaded = [
+        dict(attrs)[name]
+        for tag, attrs in tags_of(page.text)
+        for name in ("src", "href")
+        if tag in ("script", "link") and name in dict(attrs)
+    ]
+    assert loaded
+    for address in loaded:
+        part = await client.get(address)
+        assert part.status_code == 200, address
+        assert "://" not in part.text, address
+    inline = re.findall(r"<script[^>]*>(.+?)</script>|\son\w+=|\sstyle=", page.text, re.DOTALL)
+    assert not inline
+    for name in set(re.findall(r'byId\("([\w-]+)"\)', (await client.get(loaded[-1])).text)):
+        assert f'id="{name}"' in page.text, name
+
+
+async def test_only_what_pages_are_made_of_is_given(client: httpx.AsyncClient) -> None:
+    for name in ("start.html", "board.html", "..%2Fapi.py", "live.css.map"):
+        assert (await client.get(f"/web/{name}")).status_code in (400, 404)
+
+
+async def test_the_start_page_leads_to_the_boards(client: httpx.AsyncClient) -> None:
+    links = {dict(attrs).get("href") for tag, attrs in tags_of((await client.get("/")).text)}
+    assert {"/overview", "/units/H29.26740/board"} <= links

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import httpx
 from libs.common.auth import DevelopmentIssuer
 
 UNIT = "H29.26740"
+STREAMS = (f"/v1/units/{UNIT}/queue/stream", "/v1/queue/overview/stream")
 PROCEDURE = "2.000815"
 APPLICANT = {
     "kind": "citizen",
@@ -126,6 +127,20 @@ def _process(
     finally:
         if process.poll() is None:
             city.stop()
+
+
+@contextmanager
+def watched(city: City, *paths: str) -> Iterator[list[Iterator[str]]]:
+    """Hold live streams open; give the lines of each after its first."""
+    with ExitStack() as stack:
+        client = stack.enter_context(city.client())
+        lines = []
+        for path in paths:
+            answer = stack.enter_context(client.stream("GET", path))
+            assert answer.status_code == 200
+            lines.append(answer.iter_lines())
+            next(lines[-1])
+        yield lines
 
 
 def visit(city: City, client: httpx.Client, unit: str = UNIT) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from services.reporting.periods import week_containing
 from tests.support import reachable_folder
 from tests.system.city import (
     PROCEDURE,
+    STREAMS,
     UNIT,
     City,
     embedded,
@@ -27,6 +28,7 @@ from tests.system.city import (
     report_of,
     visit,
     wait_for,
+    watched,
 )
 
 pytestmark = pytest.mark.system
@@ -202,7 +204,10 @@ def test_a_signal_stops_everything_and_the_next_start_keeps_the_data(
     with embedded(folder) as city, city.client() as client:
         made = visit(city, client)
         (postgres,) = children_of(city)
-        assert city.stop(number) < 10
+        with watched(city, *STREAMS) as streams:
+            assert city.stop(number) < 10
+            for lines in streams:
+                list(lines)  # each came to its end: cut off, this would raise
         assert city.process.returncode == 0
         assert not alive(postgres)
     with embedded(folder) as city, city.client() as client:

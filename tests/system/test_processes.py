@@ -12,6 +12,7 @@ import pytest
 from libs.common.settings import SERVICES
 from tests.support import reachable_folder
 from tests.system.city import (
+    STREAMS,
     UNIT,
     City,
     environment,
@@ -20,6 +21,7 @@ from tests.system.city import (
     service,
     visit,
     wait_for,
+    watched,
 )
 from tests.system.test_city import this_week
 
@@ -71,6 +73,11 @@ def test_five_processes_are_one_city(database_url: str, folder: Path) -> None:
                 "the visit is in the report",
             )
             one_service_out(running["intake"], door, client)
+        with watched(door, *STREAMS) as through_the_door, watched(running["queue"], *STREAMS):
+            assert door.stop() < 10
+            for lines in through_the_door:
+                list(lines)  # each came to its end: cut off, this would raise
+            assert running["queue"].stop() < 10
         for process in (*running.values(), door):
             assert process.stop() < 10
             assert "Application shutdown complete" in process.log.read_text("utf-8")

@@ -49,6 +49,10 @@ class TopicState:
     kept: timedelta | None = None
 
 
+Positions = Mapping[str, Sequence[int]]
+"""A place in each topic: the offset of the record that comes next, for every partition in order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is sent: `value` None is a tombstone of a compacted topic's key."""
@@ -114,7 +118,7 @@ class Subscription(Protocol):
 
 
 class Follower(Protocol):
-    """A broadcast reader: sees every record from the first, commits nothing."""
+    """A broadcast reader: sees every record from where it began, commits nothing."""
 
     async def fetch(self, limit: int, wait: float) -> list[Received]:
         """Read up to `limit` next records, waiting at most `wait` seconds for the first."""
@@ -123,6 +127,11 @@ class Follower(Protocol):
     @property
     def caught_up(self) -> bool:
         """Whether everything that was in the log when following began has been read."""
+        ...
+
+    @property
+    def positions(self) -> Positions:
+        """Where in each topic the next fetch goes on; another follower may start there."""
         ...
 
     @property
@@ -144,8 +153,19 @@ class Bus(Protocol):
         """Join a consumer group."""
         ...
 
-    def follow(self, topics: Sequence[str]) -> AbstractAsyncContextManager[Follower]:
-        """Read topics from the beginning, apart from any group."""
+    def follow(
+        self, topics: Sequence[str], start: Positions | None = None
+    ) -> AbstractAsyncContextManager[Follower]:
+        """Read topics apart from any group, from their beginning or from a place on.
+
+        A topic or partition that `start` does not name is read from its beginning. Where the
+        records after a place are gone, reading goes on with the first that is there; a place
+        beyond the end is the end.
+        """
+        ...
+
+    async def ends(self, topics: Sequence[str]) -> Positions:
+        """Tell where topics end; one that does not exist (yet) is left out."""
         ...
 
     async def apply_topics(self, topics: Iterable[Topic]) -> None:

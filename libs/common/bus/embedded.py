@@ -17,7 +17,15 @@ import asyncpg
 import structlog
 
 from libs.common import faults
-from libs.common.bus.base import Fenced, Received, Record, Topic, TopicState, UnknownTopic
+from libs.common.bus.base import (
+    Fenced,
+    Positions,
+    Received,
+    Record,
+    Topic,
+    TopicState,
+    UnknownTopic,
+)  # fmt: skip
 
 log = structlog.get_logger()
 
@@ -145,15 +153,21 @@ class EmbeddedBus:
             connection.terminate()
 
     @asynccontextmanager
-    async def follow(self, topics: Sequence[str]) -> AsyncIterator["EmbeddedFollower"]:
-        """Read topics from the first record, apart from any group."""
-        ends = {
-            row["name"]: row["next_offset"]
-            for row in await self._pool.fetch(
-                "SELECT name, next_offset FROM bus.topics WHERE name = ANY($1::text[])", topics
-            )
-        }
-        yield EmbeddedFollower(self, self._pool, topics, ends)
+    async def follow(
+        self, topics: Sequence[str], start: Positions | None = None
+    ) -> AsyncIterator["EmbeddedFollower"]:
+        """Read topics from the first record or from a place on, apart from any group."""
+        ends = {topic: end for topic, (end,) in (await self.ends(topics)).items()}
+        begun = {topic: places[0] for topic, places in (start or {}).items() if places}
+        positions = {topic: min(begun.get(topic, 0), ends.get(topic, 0)) for topic in topics}
+        yield EmbeddedFollower(self, self._pool, positions, ends)
+
+    async def ends(self, topics: Sequence[str]) -> dict[str, tuple[int]]:
+        """Tell where topics end."""
+        rows = await self._pool.fetch(
+            "SELECT name, next_offset FROM bus.topics WHERE name = ANY($1::text[])", topics
+        )
+        return {row["name"]: (row["next_offset"],) for row in rows}
 
     async def apply_topics(self, topics: Iterable[Topic]) -> None:
         """Create the topics that are missing and set whether they are compacted."""
@@ -349,12 +363,12 @@ class EmbeddedFollower:
     """A broadcast reader."""
 
     def __init__(
-        self, bus: EmbeddedBus, pool: asyncpg.Pool, topics: Sequence[str], ends: dict[str, int]
+        self, bus: EmbeddedBus, pool: asyncpg.Pool, positions: dict[str, int], ends: dict[str, int]
     ) -> None:
         """Use `EmbeddedBus.follow` instead."""
         self._bus = bus
         self._pool = pool
-        self._positions = dict.fromkeys(topics, 0)
+        self._positions = positions
         self._ends = ends
 
     async def fetch(self, limit: int, wait: float) -> list[Received]:
@@ -376,6 +390,11 @@ class EmbeddedFollower:
     def caught_up(self) -> bool:
         """Whether all that was there at the beginning has been read."""
         return all(self._positions[topic] >= end for topic, end in self._ends.items())
+
+    @property
+    def positions(self) -> dict[str, tuple[int]]:
+        """Where in each topic the next fetch goes on."""
+        return {topic: (at,) for topic, at in self._positions.items()}
 
     @property
     def missing(self) -> frozenset[str]:

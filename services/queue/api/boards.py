@@ -4,7 +4,7 @@ import re
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response
 from sqlalchemy import func, select, tuple_
 
@@ -13,6 +13,7 @@ from libs.common.db import Session
 from libs.common.edge import Now
 from libs.common.fields import Cursor, Limit, LocalTime, Out, Page
 from libs.common.problems import malformed_field
+from libs.common.streams import LiveStream
 from libs.common.worktime import business_day
 from libs.contracts.following import Registry
 from libs.contracts.roles import Officer
@@ -21,13 +22,14 @@ from services.queue.api.edge import (
     Channel,
     CounterState,
     Hot,
+    LiveStreams,
     LoadsNow,
     TicketStatus,
     Unit,
     json_answer,
 )
+from services.queue.board import read_board
 from services.queue.domain.refusals import check_unit
-from services.queue.live import snapshot
 from services.queue.policy import PriorityClass
 
 router = APIRouter(prefix="/v1", tags=["live"])
@@ -90,28 +92,111 @@ async def show_queue(
 ) -> Response:
     """Show a unit's queue: counters, who is called, who is next."""
     code = registry.current(unit).code
-    board = await snapshot(pool, code, now=now, forecast=loads.forecast(code))
-    return json_answer(fast_json.dumps(board))
+    board = await read_board(pool, code, now)
+    return json_answer(fast_json.dumps(board.snapshot(now, loads.forecast(code))))
 
 
 @router.get("/queue/overview", response_model=Overview)
-async def overview(registry: Registry, loads: LoadsNow, now: Now) -> Response:
+async def overview(streams: LiveStreams, loads: LoadsNow) -> Response:
     """Show every unit where somebody waits or a counter is open, the longest wait first."""
-    busy = sorted(loads.all().items(), key=lambda item: (-item[1].oldest_wait_seconds, item[0]))
-    items = [
-        {
-            "unit": unit,
-            "name": registry.units[unit].name if unit in registry.units else unit,
-            "waiting": load.waiting,
-            "oldest_wait_seconds": load.oldest_wait_seconds,
-            "forecast_wait_seconds": load.forecast_wait_seconds,
-            "open_counters": load.open_counters,
-        }
-        for unit, load in busy
-    ]
-    waiting = sum(load.waiting for _, load in busy)
-    body = {"as_of": fast_json.instant(now), "waiting": waiting, "items": items}
-    return json_answer(fast_json.dumps(body))
+    return json_answer(fast_json.dumps(streams.overview(loads.all())))
+
+
+# Live -------------------------------------------------------------------------------------------
+
+
+class BoardChange(Snapshot):
+    """What a ticket or a counter did, and what a board needs to show it.
+
+    Each member replaces what was known, except that `counters` lists only the counters that may
+    show something new, each replacing the one of its number.
+    """
+
+    ticket: TicketShown | None
+    """The ticket that moved, as it is now, whatever its status; null where a counter changed."""
+
+
+class BoardHeartbeat(Out):
+    """What changes by itself as time goes by."""
+
+    unit: str
+    as_of: LocalTime
+    waiting: int
+    oldest_wait_seconds: int
+    forecast_wait_seconds: int | None
+
+
+class OverviewChange(Overview):
+    """The loads that are new, about once a second, each replacing that of its unit.
+
+    A unit where nobody waits and no counter is open leaves the list.
+    """
+
+
+class OverviewHeartbeat(Out):
+    """How many wait in the whole city."""
+
+    as_of: LocalTime
+    waiting: int
+
+
+LastEventId = Annotated[
+    str | None,
+    Header(description="The id of the last event that was taken: what came later is sent."),
+]
+
+_HOW = """Server-sent events, each with one of these shapes as its `data`.
+
+- `snapshot`, what the call without `/stream` gives: stands first, unless the stream resumes, and
+  comes again whenever not every change could be told one by one. It replaces what was known.
+- `change`: one for each step of a ticket and each change of a counter; for the city about one a
+  second.
+- `heartbeat`, about every 5 seconds: vouches for what is shown. When nothing has come for 15
+  seconds, say that the screen is stale.
+
+`snapshot` and `change` carry an `id`. A client that comes back with it in `Last-Event-ID`, to
+whichever process, is sent what it missed, in order and nothing twice; if that is not held any more,
+or the id is not ours, a comment says so and a `snapshot` follows. While the bus lags, snapshots are
+read from the tables; nothing resumes from their id."""
+
+
+def _events(*shapes: type[Out]) -> dict[int | str, dict[str, Any]]:
+    """Describe a stream as far as OpenAPI 3.1 can: text that holds JSON of one of these shapes."""
+    described = []
+    for shape in shapes:
+        schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
+        schema.pop("$defs", None)  # snapshots are answers elsewhere too, so these stand there
+        described.append(schema)
+    text = {"type": "string", "contentMediaType": "application/json"}
+    schema = text | {"contentSchema": {"anyOf": described}}
+    return {200: {"description": _HOW, "content": {"text/event-stream": {"schema": schema}}}}
+
+
+@router.get(
+    "/units/{unit}/queue/stream",
+    status_code=200,
+    response_class=LiveStream,
+    responses=_events(Snapshot, BoardChange, BoardHeartbeat),
+)
+async def stream_queue(
+    unit: Unit, registry: Registry, streams: LiveStreams, last_event_id: LastEventId = None
+) -> LiveStream:
+    """Follow a unit's queue live."""
+    return LiveStream(streams.unit(registry.current(unit).code, last_event_id))
+
+
+@router.get(
+    "/queue/overview/stream",
+    status_code=200,
+    response_class=LiveStream,
+    responses=_events(Overview, OverviewChange, OverviewHeartbeat),
+)
+async def stream_overview(streams: LiveStreams, last_event_id: LastEventId = None) -> LiveStream:
+    """Follow the whole city live."""
+    return LiveStream(streams.city(last_event_id))
+
+
+# For officers -----------------------------------------------------------------------------------
 
 
 class TicketListed(Out):

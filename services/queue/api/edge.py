@@ -15,13 +15,16 @@ from libs.common.auth import Principal
 from libs.common.edge import Now
 from libs.common.fields import In, LocalTime, Out
 from libs.common.idempotency import Key, OptionalKey
+from libs.common.problems import Unavailable
 from libs.contracts.codes import UnitQuery
+from libs.contracts.following import Registry
 from libs.contracts.queue import CancelCause
 from services.queue import policy
 from services.queue.domain import moves
 from services.queue.domain.moves import Asked, Move
 from services.queue.load import Loads
 from services.queue.policy import PriorityClass
+from services.queue.streams import Streams
 
 Channel = Literal["kiosk", "web", "counter", "portal"]
 TicketStatus = Literal[
@@ -43,6 +46,13 @@ async def _loads(request: Request) -> Loads:
     return loads
 
 
+async def _streams(request: Request, _: Registry) -> Streams:
+    streams: Streams = request.state.streams
+    if not streams.ready:
+        raise Unavailable("the boards are being read; try again in a moment")
+    return streams
+
+
 async def _rules(request: Request) -> policy.Rules:
     rules: policy.Rules = request.state.rules
     return rules
@@ -59,6 +69,7 @@ async def _wake_relay(request: Request) -> Any:
 
 Hot = Annotated[asyncpg.Pool, Depends(_hot)]
 LoadsNow = Annotated[Loads, Depends(_loads)]
+LiveStreams = Annotated[Streams, Depends(_streams)]
 RulesNow = Annotated[policy.Rules, Depends(_rules)]
 Promise = Annotated[policy.Promise, Depends(_promise)]
 Wake = Annotated[Any, Depends(_wake_relay)]

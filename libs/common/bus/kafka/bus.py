@@ -6,9 +6,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from libs.common.bus.base import Topic, TopicState
+from libs.common.bus.base import Positions, Topic, TopicState
 from libs.common.bus.kafka.admin import Admin
 from libs.common.bus.kafka.connection import Connection, within
+from libs.common.bus.kafka.ends import Ends
 from libs.common.bus.kafka.follower import KafkaFollower, reader
 from libs.common.bus.kafka.group import KafkaSubscription, open_subscription
 from libs.common.bus.kafka.producer import KafkaProducer, open_producer
@@ -24,9 +25,11 @@ class KafkaBus:
         """Use `open_kafka_bus` instead."""
         self._connection = connection
         self._admin = Admin(connection)
+        self._ends = Ends(self._admin, connection)
 
     async def close(self) -> None:
         """Close what questions were asked with."""
+        await self._ends.close()
         await self._admin.close()
 
     def producer(self, name: str) -> AbstractAsyncContextManager[KafkaProducer]:
@@ -40,12 +43,18 @@ class KafkaBus:
         return open_subscription(group, topics, self._admin, self._connection)
 
     @asynccontextmanager
-    async def follow(self, topics: Sequence[str]) -> AsyncIterator[KafkaFollower]:
-        """Read topics from the first record, apart from any group."""
+    async def follow(
+        self, topics: Sequence[str], start: Positions | None = None
+    ) -> AsyncIterator[KafkaFollower]:
+        """Read topics from the first record or from a place on, apart from any group."""
         async with reader(self._connection) as consumer:
-            follower = KafkaFollower(consumer, topics, self._admin, self._connection)
+            follower = KafkaFollower(consumer, topics, self._admin, self._connection, start or {})
             await follower.look_for_partitions()
             yield follower
+
+    async def ends(self, topics: Sequence[str]) -> Positions:
+        """Tell where topics end."""
+        return await self._ends.ask(topics)
 
     async def apply_topics(self, topics: Iterable[Topic]) -> None:
         """Create the topics that are missing, and make the others what they should be."""

@@ -5,11 +5,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from libs.common.bus.base import Received
+from libs.common.bus.base import Positions, Received
 from libs.common.bus.kafka.admin import Admin
 from libs.common.bus.kafka.connection import (
     Connection,
@@ -20,11 +21,11 @@ from libs.common.bus.kafka.connection import (
 from libs.common.bus.kafka.ending import end_consumer
 from libs.common.bus.kafka.records import received
 
-_LOOK_FOR_PARTITIONS_SECONDS = 30.0
+LOOK_FOR_PARTITIONS_SECONDS = 30.0
 
 
 class KafkaFollower:
-    """Reads every partition of its topics from the first record.
+    """Reads every partition of its topics from the first record, or from a place on.
 
     It reads ahead into a buffer: only so does it know that nothing but transaction markers
     stands behind the last record it has given out.
@@ -36,12 +37,14 @@ class KafkaFollower:
         topics: Sequence[str],
         admin: Admin,
         connection: Connection,
+        start: Positions,
     ) -> None:
         """Use `KafkaBus.follow` instead."""
         self._consumer = consumer
         self._topics = frozenset(topics)
         self._admin = admin
         self._connection = connection
+        self._start = start
         self._look_at = 0.0
         self._buffer: deque[Received] = deque()
         self._positions: dict[TopicPartition, int] = {}
@@ -66,6 +69,17 @@ class KafkaFollower:
     def caught_up(self) -> bool:
         """Whether all that was there at the beginning has been read."""
         return not self._unread and not self._due
+
+    @property
+    def positions(self) -> dict[str, list[int]]:
+        """Where in each topic the next fetch goes on."""
+        given = dict(self._positions)
+        for record in reversed(self._buffer):  # the first of a partition is what comes next
+            given[TopicPartition(record.topic, record.partition)] = record.offset
+        found: dict[str, list[int]] = {}
+        for place in sorted(given):
+            found.setdefault(place.topic, []).append(given[place])
+        return found
 
     @property
     def missing(self) -> frozenset[str]:
@@ -104,25 +118,38 @@ class KafkaFollower:
         if fresh := places - self._positions.keys():
             await self._follow_too(fresh)
         self._look_at = monotonic() + (
-            self._connection.look_seconds if self.missing else _LOOK_FOR_PARTITIONS_SECONDS
+            self._connection.look_seconds if self.missing else LOOK_FOR_PARTITIONS_SECONDS
         )
 
     async def _follow_too(self, fresh: set[TopicPartition]) -> None:
+        begun = {place: self._begun_at(place) for place in fresh}
         self._consumer.assign([*fresh, *self._positions])
-        for place, position in self._positions.items():
-            self._consumer.seek(place, position)
+        for place, position in (self._positions | begun).items():
+            if position:
+                self._consumer.seek(place, position)
         async with within(self._connection.answer_seconds, "looking for the log's end"):
             starts = await self._consumer.beginning_offsets(list(fresh))
             ends = await self._consumer.end_offsets(list(fresh))
-        self._positions |= dict.fromkeys(fresh, 0)
+        for place, end in ends.items():
+            if begun[place] > end:
+                # Out of range: the client would begin at the first record.
+                self._consumer.seek(place, end)
+                begun[place] = end
+        self._positions |= begun
         self._ends |= ends
-        self._unread |= {place for place, end in ends.items() if end > starts[place]}
+        self._unread |= {
+            place for place, end in ends.items() if end > max(starts[place], begun[place])
+        }
+
+    def _begun_at(self, place: TopicPartition) -> int:
+        named = self._start.get(place.topic, ())
+        return named[place.partition] if place.partition < len(named) else 0
 
 
 @asynccontextmanager
-async def reader(connection: Connection) -> AsyncIterator[AIOKafkaConsumer]:
+async def reader(connection: Connection, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
     """Open a consumer that belongs to no group."""
-    consumer = AIOKafkaConsumer(**connection.reader_options())
+    consumer = AIOKafkaConsumer(**connection.reader_options() | options)
     try:
         async with within(connection.answer_seconds, "opening a reader"):
             await consumer.start()

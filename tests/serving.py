@@ -1,4 +1,4 @@
-"""Real sockets for the gateway's tests: a server in the test's loop, and clients of raw bytes."""
+"""Real sockets: a server in the test's loop, and clients of raw bytes."""
 
 import asyncio
 import socket
