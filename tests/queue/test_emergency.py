@@ -144,7 +144,9 @@ async def test_the_queue_needs_no_reporting_which_counts_everything_when_it_is_b
 
             async def counted() -> Any:
                 path = f"/v1/reports/weekly/2026-W47?unit={UNIT}"
-                figures = (await reporting.get(path, headers=CITY)).json()["city"]["queue"]
+                answer = await reporting.get(path, headers=CITY)
+                assert answer.status_code == 200, answer.text
+                figures = answer.json()["city"]["queue"]
                 return (figures["tickets"], figures["called"], figures["finished"])
 
             wanted = (len(numbers) + 1, len(numbers), len(numbers))
