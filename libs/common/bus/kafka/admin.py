@@ -35,7 +35,7 @@ _TRIES = 4
 """How often a broker is asked that cannot be reached."""
 _SET_ON_THE_TOPIC = 1
 """The source of a setting that the topic itself has, not the broker's default."""
-_LEADER_SECONDS = 10.0
+_SETTLED_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,17 +196,16 @@ class Admin:
         await self._until_led({topic.name: topic.partitions for topic in topics})
 
     async def _until_led(self, counts: dict[str, int]) -> None:
-        """Wait until every partition can be written to: the answer comes before that."""
+        """Wait until every partition can be written to."""
 
-        def led(entry: Any) -> int:
-            return sum(part["leader"] >= 0 for part in entry["partitions"])
+        async def led() -> bool:
+            found = {
+                entry["topic"]: sum(part["leader"] >= 0 for part in entry["partitions"])
+                for entry in await self._described()
+            }
+            return all(found.get(name, 0) >= count for name, count in counts.items())
 
-        async with within(_LEADER_SECONDS, "waiting for the new topics"):
-            while True:
-                found = {entry["topic"]: led(entry) for entry in await self._described()}
-                if all(found.get(name, 0) >= count for name, count in counts.items()):
-                    return
-                await asyncio.sleep(0.02)
+        await _until(led, "waiting for the new topics")
 
     async def _adjust(self, topic: Topic, state: TopicState) -> None:
         if (state.partitions or 0) < topic.partitions:
@@ -217,7 +216,14 @@ class Admin:
         if state.compacted != topic.compacted or state.kept != topic.kept:
             # What this request does not name goes back to the broker's default.
             own = (await self._settings([topic.name], own=True))[topic.name]
-            await self._alter(topic.name, own | _wanted_settings(topic))
+            wanted = _wanted_settings(topic)
+            await self._alter(topic.name, own | wanted)
+
+            async def settled() -> bool:
+                now = (await self._settings([topic.name]))[topic.name]
+                return wanted.items() <= now.items()
+
+            await _until(settled, f"waiting for the settings of {topic.name}")
 
     async def _alter(self, name: str, settings: dict[str, str]) -> None:
         wanted = [ConfigResource(ConfigResourceType.TOPIC, name, settings)]
@@ -254,6 +260,13 @@ class Admin:
             lambda client: client.list_consumer_group_offsets(group, partitions=list(places)),
         )
         return {place: entry.offset for place, entry in found.items() if entry.offset >= 0}
+
+
+async def _until(settled: Callable[[], Awaitable[bool]], doing: str) -> None:
+    """Wait until a change is everywhere: brokers answer before that."""
+    async with within(_SETTLED_SECONDS, doing):
+        while not await settled():
+            await asyncio.sleep(0.02)
 
 
 def _new_topic(topic: Topic) -> NewTopic:
