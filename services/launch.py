@@ -127,7 +127,7 @@ async def _make_topics(settings: Settings) -> None:
     """Make Kafka's topics; the embedded bus has had its own from `migrate`."""
     if settings.kafka_bootstrap is not None:
         async with open_bus(settings, "registry") as bus:
-            await bus.apply_topics(all_topics())
+            await bus.apply_topics(all_topics(settings.facts_kept))
 
 
 def greet(settings: Settings, listener: socket.socket) -> None:
