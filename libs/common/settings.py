@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     """PEM file of the Ed25519 keys that sign kiosks' leases: the first signs, all are trusted."""
     wait_at_risk_seconds: int | None = Field(default=None, ge=1)
     """The wait, or its forecast, past which the promise is at risk; unset: three quarters of it."""
+    staffing_share: float = Field(default=0.02, gt=0, lt=1)
+    """The share of people that may wait longer than promised, in advice on counters."""
 
     @classmethod
     def from_environment(cls) -> Self:

@@ -286,3 +286,19 @@ class WaitRecovered(WaitEvent):
     breached: bool
     """Whether the promise was broken meanwhile."""
     lasted_seconds: float
+
+
+class CounterAdvised(WaitEvent):
+    """Open more counters by an instant, or a newcomer will wait longer than promised.
+
+    Told once per episode, which begins with the advice and ends when none has been needed for a
+    while; `version` and `episode` count apart from those of the waits.
+    """
+
+    open_more: int
+    by: datetime
+    """The latest instant at which it is early enough, on the clock's five minutes; or at once."""
+    otherwise_at: datetime
+    """When somebody who comes would first wait too long."""
+    otherwise_wait_seconds: int
+    """The longest wait that is expected within the hour if nothing is done."""

@@ -1,8 +1,9 @@
 """How loaded each unit is: measured once a second, shown as metrics, announced as events."""
 
 import asyncio
+import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import asyncpg
@@ -15,8 +16,10 @@ from libs.common.db import transient
 from libs.common.trace import current_traceparent
 from libs.common.worktime import business_day, periods
 from libs.contracts.directory import Directory
-from services.queue.forecast import USUAL_SERVICE_SECONDS, forecast_wait, mean_service
+from services.queue.halls import Halls, Outlook
 from services.queue.policy import oldest_now
+from services.queue.service_times import ServiceTimes
+from services.queue.staffing import Advice, advise
 
 log = structlog.get_logger()
 
@@ -45,29 +48,19 @@ BREACHES = Counter(
 
 _LOADS = """
 SELECT unit, sum(waiting)::int AS waiting, min(since) AS since, sum(open)::int AS open,
-    sum(busy)::int AS busy,
     (extract(epoch FROM statement_timestamp()) * 1000)::bigint AS measured_ms
 FROM (
     -- Who was called before and waits again has had what was promised.
     SELECT unit, count(*) AS waiting,
-        min(issued_at) FILTER (WHERE first_called_at IS NULL) AS since, 0 AS open, 0 AS busy
+        min(issued_at) FILTER (WHERE first_called_at IS NULL) AS since, 0 AS open
     FROM tickets WHERE status = 'waiting' AND due_at >= $1 GROUP BY unit
     UNION ALL
-    SELECT unit, 0, NULL, count(*), 0 FROM counters WHERE state = 'open' GROUP BY unit
-    UNION ALL
-    SELECT unit, 0, NULL, 0, count(*) FROM tickets WHERE status IN ('called', 'serving')
-    GROUP BY unit
+    SELECT unit, 0, NULL, count(*) FROM counters WHERE state = 'open' GROUP BY unit
     UNION ALL
     -- A unit that was last announced as busy and is not any more has one last thing to tell,
     -- whoever announced it and however long ago.
-    SELECT unit, 0, NULL, 0, 0 FROM published_loads WHERE figures <> $2
+    SELECT unit, 0, NULL, 0 FROM published_loads WHERE figures <> $2
 ) AS parts GROUP BY unit
-"""
-
-_SERVICE_TIMES = """
-SELECT unit, count(*)::int AS visits,
-    sum(extract(epoch FROM ended_at - started_at))::float8 AS total
-FROM tickets WHERE status = 'finished' AND ended_at >= $1 GROUP BY unit
 """
 
 # Replicas measure each for themselves; whoever is first in a second announces for all. The server's
@@ -112,7 +105,8 @@ class Loads:
     """The load of every unit, measured once a second by each process for itself."""
 
     every_seconds: Final = 1.0
-    service_times_every: Final = 30
+    stale_after: Final = 10.0
+    """Wall seconds after which a forecast is not told any more, if measuring has failed since."""
 
     def __init__(self, core: Core, directory: Directory) -> None:
         """Prepare; `run` measures."""
@@ -121,12 +115,40 @@ class Loads:
         self.measured = False
         """Whether it was once measured."""
         self._by_unit: dict[str, Load] = {}
-        self._service: dict[str, float] = {}
+        self._looked_at = 0.0
+        self._halls = Halls(core, directory)
 
     def forecast(self, unit: str) -> int | None:
-        """Give the expected wait of a newcomer, in seconds, at most two seconds old."""
-        load = self._by_unit.get(unit)
-        return load.forecast_wait_seconds if load else None
+        """Give the expected wait of a newcomer, in seconds; None while no counter is open."""
+        outlook = self.outlook(unit)
+        return outlook.forecast if outlook else None
+
+    def waits(self, unit: str, line: str) -> list[list[int]] | None:
+        """Give the expected waits of a line by the number of people ahead; see `forecast.waits`.
+
+        In the shape that the statements take. None while no counter calls the line.
+        """
+        outlook = self.outlook(unit)
+        return [list(wait) for wait in outlook.line(line).waits] or None if outlook else None
+
+    def outlook(self, unit: str) -> Outlook | None:
+        """Give what is foretold of a centre, as a rule at most two seconds old.
+
+        None while no counter is open.
+        """
+        fresh = time.monotonic() - self._looked_at <= self.stale_after
+        return self._halls.outlook(unit) if fresh else None
+
+    def advice(self, unit: str) -> Advice | None:
+        """Tell how many counters more are needed by when, or the promise will be broken."""
+        outlook = self.outlook(unit)
+        now = outlook.now() if outlook else None
+        return advise(now, float(self._core.settings.sla_seconds)) if now else None
+
+    @property
+    def times(self) -> ServiceTimes:
+        """What was learnt of visits."""
+        return self._halls.times
 
     def all(self) -> dict[str, Load]:
         """Give every unit that has something to tell."""
@@ -134,26 +156,21 @@ class Loads:
 
     async def run(self) -> None:
         """Measure until cancelled."""
-        rounds = 0
         while True:
+            begun = time.monotonic()
             try:
-                if rounds % self.service_times_every == 0:
-                    await self._measure_service_times()
                 await self._measure()
-                rounds += 1
             except Exception as error:
                 if not transient(error):
                     raise
                 log.warning("load.not_measured", error=type(error).__name__)
-            await asyncio.sleep(self.every_seconds)
-
-    async def _measure_service_times(self) -> None:
-        since = self._core.clock.now() - timedelta(hours=2)
-        rows = await self._core.db.hot.fetch(_SERVICE_TIMES, since)
-        self._service = {r["unit"]: mean_service(r["visits"], r["total"] or 0.0) for r in rows}
+            # However long it took, others come to their turn.
+            await asyncio.sleep(max(0.2, begun + self.every_seconds - time.monotonic()))
 
     async def _measure(self) -> None:
         now = self._core.clock.now()
+        await self._halls.look(now)
+        self._looked_at = time.monotonic()
         rows = await self._core.db.hot.fetch(_LOADS, oldest_now(now), _figures(Load(now)))
         before = self._by_unit
         self._by_unit = {row["unit"]: self._load(row, now) for row in rows}
@@ -180,12 +197,7 @@ class Loads:
             as_of=now,
             waiting=row["waiting"],
             oldest_wait_seconds=max(0, int((now - since).total_seconds())) if since else 0,
-            forecast_wait_seconds=forecast_wait(
-                waiting=row["waiting"],
-                open_counters=row["open"],
-                busy_counters=row["busy"],
-                service_seconds=self._service.get(row["unit"], USUAL_SERVICE_SECONDS),
-            ),
+            forecast_wait_seconds=self.forecast(row["unit"]) if row["open"] else None,
             open_counters=row["open"],
         )
 

@@ -25,9 +25,10 @@ from libs.common.events import Event
 from libs.common.settings import Settings
 from libs.common.trace import current_traceparent
 from libs.contracts.directory import Directory
-from libs.contracts.queue import WaitAtRisk, WaitBreached, WaitEvent, WaitRecovered
+from libs.contracts.queue import CounterAdvised, WaitAtRisk, WaitBreached, WaitEvent, WaitRecovered
 from services.queue.load import BREACHES, WAITS, Load, Loads, over_for_today
 from services.queue.policy import oldest_now
+from services.queue.staffing import Advice
 
 log = structlog.get_logger()
 
@@ -72,6 +73,8 @@ class Sight:
     """The longest wait, in seconds, of those who wait for their first call."""
     forecast: int | None = None
     open_counters: int = 0
+    advice: Advice | None = None
+    """How many counters more would keep the promise, and by when, if it will not be kept."""
 
 
 class Turn(NamedTuple):
@@ -190,7 +193,35 @@ def _not_before(standing: Standing, sight: Sight) -> datetime:
     return max(sight.at, _since(standing))
 
 
-WATCHES: Final[Mapping[str, Watch]] = {"wait": watch_wait}
+def watch_counters(standing: Standing, sight: Sight, _settings: Settings) -> Turn:
+    """Decide whether to advise more counters: once per episode, and both its ends must last."""
+    advice = sight.advice
+    asked = (advice is not None) == (standing.level == Level.calm)
+    if not asked or not _lasts(standing, sight.at):
+        return _leaning(standing, sight.at, asked=asked)
+    if advice is None:
+        return Turn(replace(standing, level=Level.calm, since=None, leaning_since=None))
+    raised = replace(
+        standing,
+        level=Level.at_risk,
+        number=standing.number + 1,
+        since=sight.at,
+        leaning_since=None,
+    )
+    told = _told(
+        CounterAdvised,
+        raised,
+        sight,
+        1,
+        open_more=advice.more,
+        by=advice.by,
+        otherwise_at=advice.otherwise_at,
+        otherwise_wait_seconds=advice.otherwise_seconds,
+    )
+    return Turn(raised, (told,))
+
+
+WATCHES: Final[Mapping[str, Watch]] = {"wait": watch_wait, "counters": watch_counters}
 """What is watched of every unit, by the name that its rows are kept under. Another thing to tell
 once per episode, like advice to open a counter, is one more function here: a look runs them all,
 and each keeps a standing of its own."""
@@ -309,6 +340,7 @@ class Watchdog:
                     oldest=max(0.0, (now - since).total_seconds()) if since else 0.0,
                     forecast=load.forecast_wait_seconds,
                     open_counters=load.open_counters,
+                    advice=self._loads.advice(unit),
                 ),
             )
 

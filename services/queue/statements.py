@@ -71,6 +71,15 @@ _IS_A_RIVAL = """(NOT EXISTS (SELECT FROM rivals) OR EXISTS (
 """Ahead of a ticket is who is due earlier and may be called by a counter that may call it; where
 no counter does so now, everybody who is due earlier."""
 
+_FORETOLD = """'forecast_wait_seconds', foretold.wait[1],
+        'forecast_low_seconds', foretold.wait[2], 'forecast_high_seconds', foretold.wait[3]"""
+
+_WAIT = """SELECT ARRAY[waits[place][1], waits[place][2], waits[place][3]] AS wait
+    FROM (SELECT {waits}::int[] AS waits) AS told, ahead, LATERAL (
+        SELECT least(ahead.people + 1, array_length(waits, 1)) AS place) AS here
+    WHERE ahead.people IS NOT NULL"""
+"""The wait foretold for a place in the line and its bounds, from the waits by people ahead."""
+
 ISSUE = f"""
 WITH numbered AS (
     INSERT INTO ticket_numbers AS n (unit, series, business_day, last) VALUES ($2, $3, $4, 1)
@@ -86,24 +95,26 @@ WITH numbered AS (
     SELECT count(*) AS people FROM (
         SELECT FROM tickets AS other WHERE unit = $2 AND status = 'waiting'
             AND due_at >= $16 AND due_at <= $10 AND {_IS_A_RIVAL} LIMIT 1000) AS counted
+), foretold AS ({_WAIT.format(waits="$11")}
 ), announced AS ({
     announce("TicketIssued", "issued", ISSUED, at="t.issued_at", event_id="$12::uuid", trace="$13")
 }
 ), answer AS (
     SELECT {
     ANSWER.format(
-        more='''
+        more=f'''
         , 'position', CASE WHEN ahead.people < 999 THEN ahead.people + 1 END,
-        'forecast_wait_seconds', $11::int'''
+        {_FORETOLD}'''
     )
 } AS body
-    FROM issued AS t, ahead
+    FROM issued AS t, ahead, foretold
 ), kept AS ({keep("$14::bytea", "$15::bytea", 201)}
 )
 SELECT body::text FROM answer
 """
 """Parameters: id, unit, series, business day, class, channel, procedures, dossier, issued at,
-due at, forecast, event id, traceparent, key digest, key fingerprint, oldest callable arrival."""
+due at, waits by people ahead (seconds, low, high; null), event id, traceparent, key digest, key
+fingerprint, oldest callable arrival."""
 
 CALL = (
     "'counter', t.counter, 'wait_seconds', extract(epoch FROM t.called_at - t.issued_at), "
@@ -169,23 +180,25 @@ WITH t AS (SELECT * FROM tickets WHERE id = $1
 ), rivals AS MATERIALIZED (SELECT desk.* FROM t, LATERAL ({
     _RIVALS.format(unit="t.unit", series="t.series", for_counter="t.for_counter")
 }) AS desk
+), ahead AS (
+    SELECT (SELECT count(*) FROM (
+        SELECT FROM tickets AS other WHERE other.unit = t.unit
+            AND other.status = 'waiting' AND other.due_at >= $2
+            AND (other.due_at, other.issued_at, other.id) < (t.due_at, t.issued_at, t.id)
+            AND {_IS_A_RIVAL} LIMIT 999) AS counted) AS people
+    FROM t WHERE t.status = 'waiting' AND t.due_at >= $2
+), foretold AS ({_WAIT.format(waits="$3")}
 )
 SELECT {
     ANSWER.format(
         more=f'''
-        , 'position', CASE WHEN t.status = 'waiting' AND t.due_at >= $2 THEN (
-            SELECT CASE WHEN count(*) < 999 THEN count(*) + 1 END FROM (
-                SELECT FROM tickets AS other WHERE other.unit = t.unit
-                    AND other.status = 'waiting' AND other.due_at >= $2
-                    AND (other.due_at, other.issued_at, other.id) < (t.due_at, t.issued_at, t.id)
-                    AND {_IS_A_RIVAL} LIMIT 999) AS counted) END,
-        'forecast_wait_seconds',
-            CASE WHEN t.status = 'waiting' AND t.due_at >= $2 THEN $3::int END,
+        , 'position', CASE WHEN ahead.people < 999 THEN ahead.people + 1 END,
+        {_FORETOLD},
         'receipt_seconds', (SELECT extract(epoch FROM printed_at - t.issued_at)
             FROM receipts WHERE ticket_id = t.id),
         'score', (SELECT score FROM ratings WHERE ticket_id = t.id)'''
     )
 }::text AS body
-FROM t
+FROM t LEFT JOIN ahead ON true LEFT JOIN foretold ON true
 """
-"""Parameters: id, oldest callable arrival, forecast."""
+"""Parameters: id, oldest callable arrival, waits by people ahead (seconds, low, high; null)."""

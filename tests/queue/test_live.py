@@ -95,7 +95,7 @@ async def test_the_gauges_follow_what_goes_on(
         return tuple(gauge(name, unit) for name in names) == expected
 
     assert await eventually(lambda: seen(2, 70, 1), within=3)
-    assert gauge("forecast_wait_seconds", unit) == 960
+    assert 720 < (gauge("forecast_wait_seconds", unit) or 0) < 1200, "two visits of 8 minutes"
     await called_numbers(queue, unit)
     await set_counter(queue, unit, 1, "closed")
     assert await eventually(lambda: seen(0, 0, 0), within=3)
@@ -134,7 +134,7 @@ async def test_a_load_is_announced_as_it_is(
 
     load = (await eventually(complete, within=4))[0]
     assert (load["unit"], load["waiting"], load["oldest_wait_seconds"]) == (unit, 1, 30)
-    assert load["forecast_wait_seconds"] == 480
+    assert 360 < load["forecast_wait_seconds"] < 600, "a visit of 8 minutes"
     assert load["as_of"] == "2026-11-16T01:00:30Z" or load["as_of"].startswith(
         "2026-11-16T08:00:30"
     )

@@ -295,7 +295,7 @@ async def check_in(
         channel=_channel(principal),
         directory=registry,
         promise=promise,
-        forecast=loads.forecast,
+        waits=loads.waits,
         now=now,
         key=key,
     )

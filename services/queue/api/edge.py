@@ -16,6 +16,7 @@ from libs.common.edge import Now
 from libs.common.fields import In, LocalTime, Out
 from libs.common.idempotency import Key, OptionalKey
 from libs.common.problems import Unavailable
+from libs.common.settings import Settings
 from libs.contracts.codes import UnitQuery
 from libs.contracts.following import Registry
 from libs.contracts.queue import CancelCause
@@ -63,6 +64,11 @@ async def _promise(request: Request) -> policy.Promise:
     return rules.promise
 
 
+async def _settings(request: Request) -> Settings:
+    settings: Settings = request.state.settings
+    return settings
+
+
 async def _wake_relay(request: Request) -> Any:
     return request.state.relay.wake
 
@@ -72,6 +78,7 @@ LoadsNow = Annotated[Loads, Depends(_loads)]
 LiveStreams = Annotated[Streams, Depends(_streams)]
 RulesNow = Annotated[policy.Rules, Depends(_rules)]
 Promise = Annotated[policy.Promise, Depends(_promise)]
+SettingsNow = Annotated[Settings, Depends(_settings)]
 Wake = Annotated[Any, Depends(_wake_relay)]
 
 

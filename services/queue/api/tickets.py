@@ -38,6 +38,7 @@ from services.queue.domain.refusals import (
     UnknownTicket,
     check_unit,
 )
+from services.queue.forecast import line_of
 from services.queue.policy import PriorityClass, oldest_now
 from services.queue.sla import note_given_up
 
@@ -58,10 +59,16 @@ class TicketIn(In):
 
 
 class TicketAhead(TicketOut):
-    """A ticket with its place: 1 is next, null past 999; the forecast is in seconds."""
+    """A ticket with its place: 1 is next, null past 999; and how long it will wait, in seconds.
+
+    Four in five wait between the two bounds. All three are null while no counter is open that calls
+    the ticket's series.
+    """
 
     position: int | None
     forecast_wait_seconds: int | None
+    forecast_low_seconds: int | None
+    forecast_high_seconds: int | None
 
 
 class TicketSeen(TicketAhead):
@@ -114,9 +121,12 @@ async def issue_ticket(
         unit = registry.current(body.unit).code
         _check_channel(principal, body.channel, unit)
         issuing.check_issue(registry, unit, body.procedure_codes, act.now)
-        forecast = loads.forecast(unit)
         issuing.check_time_left(
-            registry, unit, act.now, forecast=forecast, margin=act.rules.last_ticket_margin
+            registry,
+            unit,
+            act.now,
+            forecast=loads.forecast(unit),
+            margin=act.rules.last_ticket_margin,
         )
     except (
         CentreClosed, NoTimeLeft, ProcedureNotOffered, UnitNotActive, UnitSplit, Malformed,
@@ -129,7 +139,7 @@ async def issue_ticket(
         body,
         now=act.now,
         promise=act.rules.promise,
-        forecast=forecast,
+        waits=loads.waits(unit, body.series),
         key=act.key,
     )
     act.wake()
@@ -139,11 +149,13 @@ async def issue_ticket(
 @router.get("/{ticket_id}", response_model=TicketSeen)
 async def show_ticket(ticket_id: UUID, pool: Hot, loads: LoadsNow, now: Now) -> Response:
     """Show a ticket to who knows its id: where it stands and how long it will take."""
-    row = await pool.fetchrow("SELECT unit FROM tickets WHERE id = $1", ticket_id)
+    row = await pool.fetchrow(
+        "SELECT unit, series, for_counter FROM tickets WHERE id = $1", ticket_id
+    )
     if row is None:
         raise UnknownTicket(f"no ticket has the id {ticket_id}")
-    forecast = loads.forecast(row["unit"])
-    shown = await pool.fetchrow(statements.SHOW, ticket_id, oldest_now(now), forecast)
+    waits = loads.waits(row["unit"], line_of(row["series"], row["for_counter"]))
+    shown = await pool.fetchrow(statements.SHOW, ticket_id, oldest_now(now), waits)
     return json_answer(shown["body"])
 
 

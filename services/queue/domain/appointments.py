@@ -126,7 +126,7 @@ async def check_in(
     channel: str,
     directory: Directory,
     promise: Promise,
-    forecast: Callable[[str], int | None],
+    waits: Callable[[str, str], list[list[int]] | None],
     now: datetime,
     key: Key | None,
 ) -> str:
@@ -158,7 +158,7 @@ async def check_in(
             Visit(appointment["series"], channel, appointment["procedure_codes"]),
             now=now,
             promise=promise,
-            forecast=forecast(unit),
+            waits=waits(unit, appointment["series"]),
             key=key,
         )
         await connection.execute(

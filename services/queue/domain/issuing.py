@@ -42,7 +42,7 @@ async def issue(
     *,
     now: datetime,
     promise: policy.Promise,
-    forecast: int | None,
+    waits: list[list[int]] | None,
     key: Key | None,
 ) -> str:
     """Give the next number of the unit's series for today; answer the ticket as JSON.
@@ -63,7 +63,7 @@ async def issue(
             wish.dossier_code,
             now,
             promise.due_at(now, wish.priority_class),
-            forecast,
+            waits,
             uuid4(),
             current_traceparent(),
             key.digest if key else None,
