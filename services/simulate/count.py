@@ -160,8 +160,8 @@ def queue_figures(tickets: Collection[Ticket] | None, as_of: datetime, sla_secon
     beyond = sum(wait > promise for wait in uncalled)
     waits = sorted(map(seconds, called))
     return {
-        "tickets": len(tickets),
-        "transferred_in": 0,
+        "tickets": sum(ticket.transferred_from is None for ticket in tickets),
+        "transferred_in": sum(ticket.transferred_from is not None for ticket in tickets),
         "called": len(called),
         "finished": sum(ticket.status == "finished" for ticket in tickets),
         "no_show": sum(ticket.status == "no_show" for ticket in tickets),

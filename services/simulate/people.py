@@ -32,6 +32,16 @@ NO_SHOW, WEB, ONLINE, ELSEWHERE = 0.04, 0.15, 0.04, 0.10
 """Shares: who does not come when called, takes a ticket by web, is helped to hand in online, has
 a subject matter that lies in another unit (territorial procedures)."""
 
+MISHAPS: Final = (
+    ("", 0.79), ("not_heard", 0.06), ("aside", 0.05), ("to_series", 0.02), ("to_counter", 0.02),
+    ("away", 0.02), ("unprinted", 0.03), ("unprinted_gone", 0.01),
+)  # fmt: skip
+"""What does not go straight: called twice before hearing it; put aside to fetch a paper; sent on to
+another series, counter or unit; a slip that does not come out, and then comes or is given up."""
+
+AFTER_ALL: Final = (("", 0.5), ("soon", 0.25), ("later", 0.25))
+"""Whether somebody who does not come when called turns up after all."""
+
 DOSSIERS: Final = ((1, 0.82), (2, 0.09), (0, 0.09))
 """Dossiers that go with a visit; some only ask."""
 
@@ -62,6 +72,9 @@ class Person:
     way: float
     """From the call to the counter, or until nobody is expected any more."""
     service: float
+    mishap: str = ""
+    after_all: str = ""
+    """Who does not show up may come soon, or later."""
     papers: tuple[Paper, ...] = field(default=(), repr=False)
 
 
@@ -120,6 +133,8 @@ def person(chance: Random, at: datetime, offered: Offer) -> Person:
         shows_up=chance.random() >= NO_SHOW,
         way=chance.uniform(15, 75),
         service=min(3600.0, max(60.0, chance.lognormvariate(mean, SERVICE_SPREAD))),
+        mishap=pick(chance, MISHAPS),
+        after_all=pick(chance, AFTER_ALL),
         papers=tuple(_paper(chance, procedure, offered) for _ in range(pick(chance, DOSSIERS))),
     )
 

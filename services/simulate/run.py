@@ -73,7 +73,7 @@ async def simulate(
         with _interrupted_by(stop):
             await _perform(play, settings, cost, stop, watch)
         door.take_time()
-        ledger.check_numbers()
+        ledger.check()
         lines = await _settle(door, ledger, scene, settings, cost)
         return Outcome(scene.week, scene.units, ledger, lines, stop.is_set(), cost)
 

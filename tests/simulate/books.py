@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from libs.common.worktime import business_day
 from services.simulate import count
 from services.simulate.ledger import Dossier, Ledger, Ticket
 from services.simulate.week import week_of
@@ -36,16 +37,22 @@ def tickets(draw: st.DrawFn) -> Ticket:
     """Draw a ticket in any state it may be in."""
     issued = draw(instants)
     status = draw(
-        st.sampled_from(["waiting", "called", "serving", "finished", "no_show", "cancelled"])
-    )
+        st.sampled_from(
+            ["waiting", "called", "serving", "finished", "no_show", "cancelled", "parked",
+             "transferred"]
+        )
+    )  # fmt: skip
     wait = timedelta(microseconds=draw(_waits))
-    called = None if status in ("waiting", "cancelled") else issued + wait
+    uncalled = status in ("waiting", "cancelled", "transferred") and draw(st.booleans())
+    called = None if uncalled else issued + wait
     ended = None
-    if status in ("finished", "no_show", "cancelled"):
+    if status in ("finished", "no_show", "cancelled", "transferred"):
         ended = (called or issued) + timedelta(microseconds=draw(_waits))
     return Ticket(
         id=str(draw(st.uuids())), unit=draw(st.sampled_from(UNITS)), number="A001", version=1,
-        status=status, issued_at=issued, asked_for=True, first_called_at=called, ended_at=ended,
+        status=status, issued_at=issued, business_day=business_day(issued), asked_for=True,
+        transferred_from=draw(st.none() | st.uuids().map(str)), first_called_at=called,
+        ended_at=ended,
     )  # fmt: skip
 
 

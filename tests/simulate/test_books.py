@@ -144,7 +144,9 @@ def slow_queue(tickets: list[Ticket], at: datetime) -> Iterator[tuple[str, Any]]
     left = [t for t in cohort if t.first_called_at is None]
     beyond = [t for t in left if (t.ended_at or at) - t.issued_at > timedelta(seconds=SLA)]
     within = [wait for wait in waits if wait <= timedelta(seconds=SLA)]
-    yield "tickets", len(cohort)
+    linked = [t for t in cohort if t.transferred_from is not None]
+    yield "tickets", len(cohort) - len(linked)
+    yield "transferred_in", len(linked)
     yield "called", len(waits)
     for status in ("finished", "no_show", "cancelled"):
         yield status, len([t for t in cohort if t.status == status])
@@ -239,52 +241,106 @@ def answer(version: int, status: str, **more: Any) -> dict[str, Any]:
     """Answer a ticket as the queue does."""
     return {
         "id": "t", "unit": "H29.1", "number": "A001", "version": version, "status": status,
-        "issued_at": "2026-11-16T08:00:00.5+07:00", "called_at": None, "wait_seconds": None,
-        "ended_at": None,
+        "issued_at": "2026-11-16T08:00:00.5+07:00", "business_day": "2026-11-16",
+        "called_at": None, "wait_seconds": None, "ended_at": None, "for_counter": None,
+        "transferred_from": None,
     } | more  # fmt: skip
 
 
 CALL = {"called_at": "2026-11-16T08:01:00.500001+07:00", "wait_seconds": 60.000001}
+LATER_CALL = CALL | {"called_at": "2026-11-16T08:30:00+07:00"}
+END = {"ended_at": "2026-11-16T08:39:00+07:00"}
+
+Step = tuple[str, str, dict[str, Any]]
+ISSUED: Step = ("issue", "waiting", {})
+CALLED: Step = ("call-next", "called", CALL)
+LIVES: list[list[Step]] = [
+    [ISSUED, CALLED, ("start", "serving", CALL), ("finish", "finished", CALL | END)],
+    [
+        ISSUED, CALLED, ("recall", "called", LATER_CALL), ("no-show", "no_show", LATER_CALL | END),
+        ("recall", "called", LATER_CALL), ("start", "serving", LATER_CALL),
+        ("park", "parked", LATER_CALL), ("return", "waiting", LATER_CALL),
+        ("call-next", "called", LATER_CALL), ("no-show", "no_show", LATER_CALL | END),
+        ("return", "waiting", LATER_CALL), ("cancel", "cancelled", LATER_CALL | END),
+    ],
+    [
+        ISSUED, ("print-failed", "cancelled", END), ("reissue", "waiting", {}), CALLED,
+        ("transfer", "waiting", CALL), ("call-next", "called", LATER_CALL),
+        ("transfer", "transferred", LATER_CALL | END),
+    ],
+]  # fmt: skip
 
 
-def test_a_ticket_is_kept_as_its_newest_answer_showed_it_whatever_came_first() -> None:
-    steps = [
-        answer(1, "waiting"),
-        answer(2, "called", **CALL),
-        answer(3, "serving", **CALL),
-        answer(4, "finished", **CALL, ended_at="2026-11-16T08:09:00+07:00"),
+def written(steps: list[Step], order: list[int]) -> Ledger:
+    """Enter the answers to a life's steps in the order in which they came."""
+    ledger = Ledger()
+    for place in order:
+        step, status, more = steps[place]
+        ledger.note_ticket(answer(place + 1, status, **more), step)
+    return ledger
+
+
+@UNHURRIED
+@given(st.sampled_from(LIVES), st.data())
+def test_a_ticket_is_kept_as_its_newest_answer_showed_it_whatever_came_first(
+    steps: list[Step], data: st.DataObject
+) -> None:
+    ledger = written(steps, data.draw(st.permutations(range(len(steps)))))
+    ledger.check()
+    assert not ledger.violations
+    (ticket,) = ledger.tickets.values()
+    assert (ticket.status, ticket.version) == (steps[-1][1], len(steps))
+    assert ticket.wait == timedelta(seconds=60, microseconds=1), "the first call ends the wait"
+    assert (ticket.ended_at is not None) == ("ended_at" in steps[-1][2])
+
+
+@UNHURRIED
+@given(st.sampled_from(LIVES), st.data())
+def test_a_step_that_was_left_out_or_came_twice_is_a_broken_promise(
+    steps: list[Step], data: st.DataObject
+) -> None:
+    gone = data.draw(st.integers(0, len(steps) - 2))
+    ledger = written(steps, [place for place in range(len(steps)) if place != gone])
+    ledger.check()
+    assert any(" took A001 from " in words for words in ledger.violations)
+    twice = data.draw(st.integers(1, len(steps) - 1))
+    ledger = written(steps, [*range(len(steps)), twice])
+    assert [words for words in ledger.violations if f"version {twice + 1}, as it" in words]
+
+
+def test_a_ticket_called_twice_is_a_broken_promise() -> None:
+    ledger = written([ISSUED, CALLED, ("call-next", "called", LATER_CALL)], [0, 1, 2])
+    ledger.check()
+    assert ledger.violations == [
+        "H29.1 took A001 from called (version 2) to called (version 3) by call-next"
     ]
-    for order in (steps, steps[::-1], [steps[1], steps[0], *steps[2:]]):
-        ledger = Ledger()
-        for step in order:
-            ledger.note_ticket(step, issued=step["version"] == 1)
-        (ticket,) = ledger.tickets.values()
-        assert ticket.status == "finished"
-        assert ticket.wait == timedelta(seconds=60, microseconds=1)
-        ledger.check_numbers()
-        assert not ledger.violations
+
+
+def test_a_counter_that_closes_lets_who_waits_for_it_go_without_an_answer() -> None:
+    bound: Step = ("transfer", "waiting", {"for_counter": 3})
+    for gap in (0, 1, 2):
+        ledger = written([ISSUED, bound], [0, 1])
+        ledger.note_ticket(answer(3 + gap, "called", **CALL), "call-next")
+        ledger.check()
+        assert bool(ledger.violations) == (gap == 2)
 
 
 def test_a_wait_that_its_own_instants_contradict_is_a_broken_promise() -> None:
-    ledger = Ledger()
-    ledger.note_ticket(answer(1, "waiting"), issued=True)
-    ledger.note_ticket(answer(2, "called", **CALL | {"wait_seconds": 60.000002}))
+    ledger = written([ISSUED, ("call-next", "called", CALL | {"wait_seconds": 60.000002})], [0, 1])
+    ledger.check()
     assert "60.000002" in ledger.violations[0]
 
 
-def test_a_ticket_called_twice_and_one_nobody_asked_for_are_broken_promises() -> None:
+def test_a_ticket_nobody_asked_for_is_a_broken_promise() -> None:
     ledger = Ledger()
-    ledger.note_ticket(answer(2, "called", **CALL))
-    ledger.note_ticket(answer(2, "called", **CALL))
-    ledger.check_numbers()
-    assert ["more than once" in v or "issued to nobody" in v for v in ledger.violations] == [
-        True
-    ] * 2
+    ledger.note_ticket(answer(2, "called", **CALL), "call-next")
+    ledger.check()
+    assert "issued to nobody" in ledger.violations[0]
 
 
 def test_a_gap_in_the_numbers_is_a_broken_promise() -> None:
     ledger = Ledger()
     for number in ("A001", "A003"):
-        ledger.note_ticket(answer(1, "waiting", id=number, number=number), issued=True)
-    ledger.check_numbers()
+        ledger.note_ticket(answer(1, "waiting", id=number, number=number), "issue")
+    ledger.check()
     assert "gaps" in ledger.violations[0]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time as wall
+from collections import Counter
 from collections.abc import Iterator
 from datetime import time
 from pathlib import Path
@@ -53,6 +54,15 @@ def assert_lively(outcome: Outcome) -> None:
     tickets = outcome.ledger.tickets.values()
     assert len(tickets) > 80
     assert {"finished", "no_show"} <= {ticket.status for ticket in tickets}
+    taken = Counter(
+        (change.step, change.status) for ticket in tickets for change in ticket.changes.values()
+    )
+    for step in (
+        ("recall", "called"), ("park", "parked"), ("return", "waiting"), ("transfer", "waiting"),
+        ("transfer", "transferred"), ("print-failed", "cancelled"), ("reissue", "waiting"),
+    ):  # fmt: skip
+        assert taken[step], (step, taken)
+    assert any(ticket.transferred_from for ticket in tickets)
     assert not {"called", "serving"} & {ticket.status for ticket in tickets}
     assert {2, 4, 10} <= {dossier.status for dossier in outcome.ledger.dossiers.values()}
     assert outcome.cost.repeats > 10
