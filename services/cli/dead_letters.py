@@ -43,9 +43,12 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         print_json({"items": letters})
         return
-    names = ("dead_at", "group", "topic", "type", "id", "reason")
+    names = ("dead_at", "group", "topic", "type", "id")
     if letters:
-        print_columns(names, ([letter[name] for name in names] for letter in letters))
+        print_columns(
+            (*names, "reason"),
+            ([*(letter[name] for name in names), _briefly(letter)] for letter in letters),
+        )
     else:
         print("no dead letters")
 
@@ -101,9 +104,8 @@ def drop(
     letters = run(settings, _letters(settings, event_id))
     if not letters:
         raise _none(event_id)
-    for letter in letters:
-        told = _described(letter)
-        print(told["group"], told["type"], told["id"], told["reason"], sep="  ", file=sys.stderr)
+    for told in map(_described, letters):
+        print(told["group"], told["type"], told["id"], _briefly(told), sep="  ", file=sys.stderr)
     if not yes and not typer.confirm(f"Drop {len(letters)} message(s) for ever?", err=True):
         raise stop("nothing was dropped", FAILED)
     run(settings, _drop(settings, letters))
@@ -132,6 +134,11 @@ def _described(letter: Received) -> dict[str, Any]:
     }
 
 
+def _briefly(told: dict[str, Any]) -> str:
+    """Give the first line of a reason; the others are for who looks at one message."""
+    return str(told["reason"]).partition("\n")[0]
+
+
 def _whole(letter: Received) -> dict[str, Any]:
     return _described(letter) | {"headers": own_headers(letter), "body": _body(letter)}
 
@@ -147,6 +154,7 @@ def _body(letter: Received) -> Any:
 def _as_text(letter: Received) -> list[str]:
     told = _whole(letter)
     headers, body = told.pop("headers"), told.pop("body")
+    told["reason"] = told["reason"].replace("\n", "\n         ")
     return [
         *(f"{name:8} {value}" for name, value in told.items()),
         "headers",
