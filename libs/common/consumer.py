@@ -112,7 +112,7 @@ class Consumer:
                 if envelope.id in fresh:
                     fresh.discard(envelope.id)  # the same event may stand twice in one batch
                     continue_trace(envelope.traceparent)
-                    await handler(kind.model_validate_json(message.value or b""), session)
+                    await handler(kind.read(message.value or b""), session)
             faults.reach("inbox.handled")
         faults.reach("inbox.committed")
 
