@@ -110,6 +110,10 @@ async def rebuild(
                 open_database(url, what.service, schema=what.twin, pool=1, hot_pool=1) as database,
                 bus.follow(what.router.topics) as follower,
             ):
+                if follower.missing:
+                    raise RebuildRefused(
+                        f"topics are missing: {', '.join(sorted(follower.missing))}"
+                    )
                 consumer = Consumer(what.service, what.router, database, bus)
                 reading = _Reading(what, bus, follower, consumer, told)
                 dead_letters, waited = await _fill_and_swap(

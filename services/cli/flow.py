@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import asyncpg
 import typer
 
-from libs.common.bus.base import Bus, BusError
+from libs.common.bus.base import BusError
 from libs.common.bus.opening import open_bus
 from libs.common.db import transient
 from libs.common.migrate import admin_url

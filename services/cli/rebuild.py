@@ -1,6 +1,5 @@
 """`motcua rebuild`: a service's tables made anew from the events, while it goes on."""
 
-import os
 import sys
 from time import monotonic
 from typing import Annotated
@@ -45,7 +44,7 @@ def reporting(
     `motcua migrate` uses.
     """
     settings = settings_of_city()
-    faults.arm(os.environ.get(faults.SETTING), development=settings.development)
+    faults.arm(settings.fault)
     try:
         with _Shown() as shown:
             done = run(
