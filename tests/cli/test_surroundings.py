@@ -90,8 +90,34 @@ async def test_a_bus_that_is_away_is_not_called_a_database(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert await asyncio.to_thread(failing_with, BusError("no broker at 127.0.0.1:9092")) == 2
-    sentence = "the bus does not answer: BusError: no broker at 127.0.0.1:9092\n"
-    assert capsys.readouterr().err == sentence
+    assert capsys.readouterr().err == "the bus does not do this: no broker at 127.0.0.1:9092\n"
+
+
+@pytest.mark.parametrize("words", [("lag",), ("dlq", "list"), ("rebuild", "reporting")])
+async def test_a_kafka_that_is_away_is_said_in_a_sentence(
+    words: tuple[str, ...], database_url: str
+) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    done = await invoke(*words, url=database_url, kafka_bootstrap=nowhere)
+    assert (done.status, done.out) == (2, "")
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("the bus does not do this: ")
+
+
+async def test_the_outbox_is_shown_also_while_kafka_is_away(database_url: str) -> None:
+    """That is when somebody looks: what waits is in the database."""
+    async with admin(database_url) as operator:
+        await operator.execute(
+            "INSERT INTO queue.outbox (event_id, topic, key, type, time, traceparent) "
+            "VALUES (gen_random_uuid(), 'queue.tickets.v1', 'k', 'T', now(), '')"
+        )
+    nowhere = f"127.0.0.1:{free_port()}"
+    done = await invoke("outbox", "--json", url=database_url, kafka_bootstrap=nowhere)
+    assert done.status == 0
+    [queue] = [item for item in done.json["items"] if item["service"] == "queue"]
+    assert [(t["topic"], t["held_back"]) for t in queue["topics"]] == [("queue.tickets.v1", None)]
+    assert done.json["bus"].startswith("the bus does not answer: ")
+    assert "whether topics are missing is not known" in done.err
 
 
 async def test_what_does_not_answer_is_not_waited_for_for_ever(
