@@ -19,6 +19,7 @@ ROUTERS: Mapping[str, EventRouter] = {
 """Each event goes to one process of the service, which handles it with its database."""
 
 FOLLOWED: Mapping[str, tuple[str, ...]] = {
+    "registry": directory.TOPICS,
     "intake": directory.TOPICS,
     "queue": directory.TOPICS,
     "reporting": directory.TOPICS,
