@@ -6,7 +6,7 @@ import sys
 import structlog
 import typer
 
-from services.cli import dead_letters, rebuild
+from services.cli import dead_letters, rebuild, topics
 from services.cli.city import migrate, seed, seed_registry, token
 from services.cli.flow import lag, outbox
 from services.cli.surroundings import EMBEDDED_URL, explain_settings
@@ -22,6 +22,7 @@ cli = typer.Typer(
 )
 for command in (migrate, seed, token, lag, outbox, simulate):
     cli.command()(command)
+cli.add_typer(topics.commands, name="topics")
 cli.add_typer(dead_letters.commands, name="dlq")
 cli.add_typer(rebuild.commands, name="rebuild")
 

@@ -25,7 +25,7 @@ from services.registry import seed as registry_seed
 
 def migrate() -> None:
     """Bring the database to the newest revision; run it again at any time."""
-    settings = settings_of_city(as_admin=True)
+    settings = settings_of_city("admin_database_url")
     run(settings, migrate_database(settings, list(all_topics())), within=None)
     print("the database is at the newest revision")
 

@@ -38,7 +38,7 @@ Which = Annotated[str, typer.Argument(metavar="ID", help="The event's id, or `al
 @commands.command("list")
 def list_(as_json: Json = False) -> None:
     """List the messages that were given up, the oldest first, with the reason."""
-    settings = settings_of_city()
+    settings = settings_of_city("kafka_bootstrap")
     letters = [_described(letter) for letter in run(settings, _letters(settings, "all"))]
     if as_json:
         print_json({"items": letters})
@@ -62,7 +62,7 @@ def show(
 
     There are several where more than one service gave up the same event.
     """
-    settings = settings_of_city()
+    settings = settings_of_city("kafka_bootstrap")
     letters = run(settings, _letters(settings, event_id))
     if as_json:
         print_json({"items": [_whole(letter) for letter in letters]})
@@ -79,7 +79,7 @@ def replay(event_id: Which, as_json: Json = False) -> None:
 
     They go to their topic as the same events: services that have handled one before do not again.
     """
-    settings = settings_of_city()
+    settings = settings_of_city("kafka_bootstrap")
     done = run(settings, _replay(settings, event_id))
     if as_json:
         print_json(asdict(done))
@@ -100,7 +100,7 @@ def drop(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Take messages off the list for ever: what they tell will never count."""
-    settings = settings_of_city()
+    settings = settings_of_city("kafka_bootstrap")
     letters = run(settings, _letters(settings, event_id))
     if not letters:
         raise _none(event_id)

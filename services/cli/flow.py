@@ -37,7 +37,7 @@ def lag(
     A number that falls is a service at work; one that only rises is a service that has stopped. The
     gateway is not shown: it handles nothing, every process of it reads for itself.
     """
-    settings = settings_of_city()
+    settings = settings_of_city("kafka_bootstrap")
     items = run(settings, _lags(settings))
     if as_json:
         print_json({"items": items})

@@ -42,10 +42,10 @@ def settings_of_surroundings() -> Settings:
     return settings
 
 
-def settings_of_city(*, as_admin: bool = False) -> Settings:
-    """Read the settings of a command that needs a database, or the account that migrates it."""
+def settings_of_city(*instead: str) -> Settings:
+    """Read the settings of a command that needs the database, or one of the settings `instead`."""
     settings = settings_of_surroundings()
-    if settings.database_url is None and not (as_admin and settings.admin_database_url):
+    if not any(getattr(settings, name) for name in ("database_url", *instead)):
         raise stop(
             f"no city is running on {settings.data_dir}: start one with `make run`, or say where "
             "its database is with MOTCUA_DATABASE_URL=postgresql://..."

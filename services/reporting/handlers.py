@@ -158,7 +158,7 @@ async def note_rating(event: VisitRated, session: AsyncSession) -> None:
 async def _note_visit(session: AsyncSession, event: VisitEvent, **told: Any) -> None:
     """Apply what came of a visit; it may be heard of before the ticket is."""
     head = {"ticket_id": event.ticket_id, "unit": event.unit, "version": 0, "status": "waiting"}
-    await session.execute(_TICKET, dict.fromkeys((*FACTS, "ended_at")) | head | told)
+    put(session, _TICKET, dict.fromkeys((*FACTS, "ended_at")) | head | told)
 
 
 async def _note(session: AsyncSession, event: TicketEvent, status: str, **told: Any) -> None:

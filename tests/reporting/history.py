@@ -1,6 +1,6 @@
 """A past for reporting: visits and dossiers as they stand in the log, and what they amount to."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from hashlib import sha256
 from itertools import count
@@ -16,9 +16,20 @@ from libs.contracts.intake import (
     DossierStatus,
 )
 from services.reporting.models import PROJECTIONS
-from tests.reporting.support import A, B, at, dossier, received, ticket
+from tests.reporting.support import A, B, afterwards, at, dossier, received, walk
 
 MORNING = at("2026-11-16 07:30")
+_LIVES: tuple[Callable[[float], list[tuple[str, float]]], ...] = (
+    lambda wait: [("call", wait), ("start", wait + 20), ("finish", wait + 300)],
+    lambda wait: [("call", wait), ("no-show", wait + 180)],
+    lambda wait: [("call", wait), ("start", wait + 9), ("park", wait + 60), ("return", wait + 99)],
+    lambda _: [("fail", 30)],
+    lambda wait: [("call", wait), ("recall", wait + 30), ("start", wait + 40)],
+    lambda wait: [("call", wait), ("start", wait + 10), ("send-away", wait + 90)],
+    lambda wait: [("send-on", 60), ("reissue", 90), ("call", wait + 100)],
+    lambda _: [],
+)
+"""What became of a ticket that was called after so many seconds."""
 _STEPS = (
     (DossierReceived, DossierStatus.received, ()),
     (DossierAssigned, DossierStatus.processing, ()),
@@ -28,13 +39,14 @@ _STEPS = (
 
 
 def past() -> Iterator[Event]:
-    """Tell visits without end, one a second; every third one hands in a dossier."""
+    """Tell visits without end, one a second, in all their forms; every third has a dossier."""
     for number in count(1):
         issued = MORNING + timedelta(seconds=number)
         unit = (A, B)[number % 2]
-        ends = ("finished", "finished", "no_show", "cancelled", "")[number % 5]
-        called = None if ends == "cancelled" else float(number * 37 % 1500)
-        yield from ticket(issued, called=called, ends=ends, ends_after=1600, unit=unit)
+        life = walk(issued, *_LIVES[number % len(_LIVES)](float(number * 37 % 1500)), unit=unit)
+        yield from life
+        if number % 4 == 0:
+            yield from afterwards(life, receipt=number % 1700, score=number % 5 + 1)
         if number % 3 == 0:
             code = f"{unit}-261116-{number:04d}"
             for version, (kind, status, reached) in enumerate(_STEPS, start=1):
