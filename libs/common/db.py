@@ -69,23 +69,23 @@ def service_password(admin_password: str, service: str) -> str:
     return hashlib.sha256(f"motcua:{service}:{admin_password}".encode()).hexdigest()
 
 
-def connector(url: str, service: str) -> Callable[[], Any]:
-    """Make the function that opens a connection as a service, its schema first on the path."""
+def connector(url: str, service: str, schema: str | None = None) -> Callable[[], Any]:
+    """Make the function that opens a connection as a service, on its own schema unless told."""
 
     async def connect() -> Any:
         # The server gives up on a statement first; the client's own bound is for a network that
         # stalls without closing, where nothing would ever come back.
         return await asyncpg.connect(
-            url, timeout=10, command_timeout=35, server_settings=_server_settings(service)
+            url, timeout=10, command_timeout=35, server_settings=_server_settings(service, schema)
         )
 
     return connect
 
 
-def _server_settings(service: str) -> dict[str, str]:
+def _server_settings(service: str, schema: str | None) -> dict[str, str]:
     return {
         "application_name": f"motcua-{service}",
-        "search_path": service,
+        "search_path": schema or service,
         # Statements that build JSON themselves then write the offset people expect.
         "timezone": "Asia/Ho_Chi_Minh",
         "statement_timeout": "30s",
@@ -97,14 +97,18 @@ async def open_database(
     url: str,
     service: str,
     *,
+    schema: str | None = None,
     pool: int = 8,
     hot_pool: int = 8,
     on_commit: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Database]:
-    """Open both pools; `on_commit` is called after each commit of a session that wrote events."""
+    """Open both pools on a service's schema, or on a twin of it (`migrate.make_twin`).
+
+    `on_commit` is called after each commit of a session that wrote events.
+    """
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=connector(url, service),
+        async_creator=connector(url, service, schema),
         pool_size=pool,
         max_overflow=pool,
         pool_timeout=10,
@@ -124,12 +128,12 @@ async def open_database(
         max_size=hot_pool,
         timeout=10,
         command_timeout=30,
-        server_settings=_server_settings(service),
+        server_settings=_server_settings(service, schema),
         # The hot statements leave no session state behind, so the reset round trip buys nothing.
         reset=_nothing_to_reset,
     )
     try:
-        yield Database(sessions, hot, connector(url, service))
+        yield Database(sessions, hot, connector(url, service, schema))
     finally:
         hot.terminate()
         await engine.dispose()

@@ -11,6 +11,9 @@ from libs.common.outbox import INBOX_KEPT
 
 DEAD_LETTER_SUFFIX = ".dlq"
 
+_PRODUCER = "dead-letter-replay"
+"""One sender at a time: a second operator's command fences the first instead of racing it."""
+
 
 def dead_letter(group: str, message: Received, error: Exception) -> dict[str, object]:
     """Make the outbox row of a message given up: its own headers and value, and the reason."""
@@ -82,7 +85,7 @@ async def replay_dead_letters(
     topics = {letter.headers["motcua_dead_topic"] for letter in letters}
     newest = await _newest_offsets(bus, [topic for topic in topics if topic in compacted])
     sent = superseded = too_old = 0
-    async with bus.producer("dead-letter-replay") as producer:
+    async with bus.producer(_PRODUCER) as producer:
         for letter in letters:
             place = (letter.headers["motcua_dead_topic"], letter.headers["motcua_dead_key"])
             if _age(letter) > INBOX_KEPT:
@@ -91,13 +94,24 @@ async def replay_dead_letters(
             if newest.get(place, -1) > int(letter.headers["motcua_dead_offset"]):
                 superseded += 1
             else:
-                await producer.send([Record(*place, letter.value, _own_headers(letter))])
+                await producer.send([Record(*place, letter.value, own_headers(letter))])
                 sent += 1
-            await producer.send([Record(letter.topic, letter.key, None)])
+            await producer.send([_off_the_list(letter)])
     return Replayed(sent, superseded, too_old)
 
 
-def _own_headers(letter: Received) -> dict[str, str]:
+async def drop_dead_letters(bus: Bus, letters: Sequence[Received]) -> None:
+    """Take dead letters off the list for ever: the group that gave them up never handles them."""
+    async with bus.producer(_PRODUCER) as producer:
+        await producer.send([_off_the_list(letter) for letter in letters])
+
+
+def _off_the_list(letter: Received) -> Record:
+    return Record(letter.topic, letter.key, None)
+
+
+def own_headers(letter: Received) -> dict[str, str]:
+    """Give the headers that the message had before it died."""
     return {
         name: value for name, value in letter.headers.items() if not name.startswith("motcua_dead_")
     }

@@ -20,10 +20,11 @@ class Event(BaseModel):
     """A fact that a service announces: a past participle, immutable, never personal.
 
     A subclass names its `topic` and gives the `key` by which the bus keeps order. Readers ignore
-    fields they do not know, so a producer may add some.
+    fields they do not know (`read`), so a producer may add some. A string after a field explains
+    it, also in the published schema.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     topic: ClassVar[str]
     producer: ClassVar[str]
@@ -39,6 +40,18 @@ class Event(BaseModel):
     def type_name(cls) -> str:
         """Give the CloudEvents type."""
         return cls.__name__
+
+    @classmethod
+    def read(cls, data: bytes) -> Self:
+        """Read an event as the bus brings it.
+
+        Fields that this version does not know are ignored, also in parts that are strict where
+        people send them in: a newer producer may have added them.
+
+        Raises:
+            ValueError: it is not this event.
+        """
+        return cls.model_validate_json(data, extra="ignore")
 
 
 @dataclass(frozen=True, slots=True)

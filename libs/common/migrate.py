@@ -1,6 +1,6 @@
 """Roles, schemas and revisions: everything a database needs before the services may use it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +27,8 @@ READER = "gateway"
 """Has no schema; reads the embedded bus."""
 
 _INI = Path(__file__).parents[2] / "migrations" / "alembic.ini"
-_MIGRATE_LOCK = 0x6D6F7463  # "motc"
+MIGRATE_LOCK = 0x6D6F7463  # "motc"
+"""The advisory lock under which tables are made and changed."""
 
 
 def admin_url(settings: Settings) -> str:
@@ -49,12 +50,12 @@ async def migrate(settings: Settings, topics: Sequence[Topic]) -> None:
     url = admin_url(settings)
     connection = await asyncpg.connect(url, timeout=10)
     try:
-        await connection.execute("SELECT pg_advisory_lock($1)", _MIGRATE_LOCK)
+        await connection.execute("SELECT pg_advisory_lock($1)", MIGRATE_LOCK)
         passwords = settings.development and settings.admin_database_url is None
         await _make_roles(connection, urlsplit(url).password or "", with_passwords=passwords)
         for schema in SCHEMAS:
             await _make_schema(connection, schema)
-        await _upgrade(url)
+        await _upgrade(url, {schema: schema for schema in SCHEMAS})
         await _apply_topics(connection, topics)
     finally:
         await connection.close()
@@ -85,8 +86,15 @@ async def _tolerating_twins(connection: Any, statement: str) -> None:
 
 
 async def _make_schema(connection: Any, schema: str) -> None:
-    database = await connection.fetchval("SELECT quote_ident(current_database())")
-    users = (*SERVICES, READER) if schema == "bus" else (schema,)
+    await _make_usable(connection, schema, (*SERVICES, READER) if schema == "bus" else (schema,))
+    if schema != "bus":
+        database = await connection.fetchval("SELECT quote_ident(current_database())")
+        await _tolerating_twins(
+            connection, f"ALTER ROLE {schema} IN DATABASE {database} SET search_path TO {schema}"
+        )
+
+
+async def _make_usable(connection: Any, schema: str, users: Sequence[str]) -> None:
     await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {OWNER}")
     for user in users:
         rights = "SELECT" if user == READER else "SELECT, INSERT, UPDATE, DELETE"
@@ -96,10 +104,6 @@ async def _make_schema(connection: Any, schema: str) -> None:
             f"GRANT {rights} ON TABLES TO {user};"
             f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} IN SCHEMA {schema} "
             f"GRANT USAGE ON SEQUENCES TO {user};"
-        )
-    if schema != "bus":
-        await _tolerating_twins(
-            connection, f"ALTER ROLE {schema} IN DATABASE {database} SET search_path TO {schema}"
         )
 
 
@@ -118,20 +122,32 @@ def head(schema: str) -> str:
     return str(ScriptDirectory.from_config(_config(schema)).get_current_head())
 
 
-async def _upgrade(url: str) -> None:
+async def make_twin(url: str, service: str, twin: str) -> None:
+    """Make an empty schema by a service's revisions, which the service may use like its own."""
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        await _make_usable(connection, twin, (service,))
+    finally:
+        await connection.close()
+    await _upgrade(url, {twin: service})
+
+
+async def _upgrade(url: str, schemas: Mapping[str, str]) -> None:
+    """Bring schemas to the newest of the revisions that are named for each."""
+
     async def connect() -> Any:
         return await asyncpg.connect(url, timeout=10)
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
-    for schema in SCHEMAS:
+    for schema, revisions in schemas.items():
         async with engine.begin() as connection:
-            await connection.run_sync(_run_revisions, schema)
+            await connection.run_sync(_run_revisions, schema, revisions)
     await engine.dispose()
 
 
-def _run_revisions(connection: Any, schema: str) -> None:
-    config = _config(schema)
-    config.attributes["connection"] = connection
+def _run_revisions(connection: Any, schema: str, revisions: str) -> None:
+    config = _config(revisions)
+    config.attributes |= {"connection": connection, "schema": schema}
     command.upgrade(config, "head")
 
 

@@ -70,13 +70,13 @@ class Directory:
         if record.value is None:
             return
         if record.topic == UnitChanged.topic:
-            self.put_unit(UnitChanged.model_validate_json(record.value))
+            self.put_unit(UnitChanged.read(record.value))
         elif record.topic == CentreChanged.topic:
-            self._put(self.centres, CentreChanged.model_validate_json(record.value))
+            self._put(self.centres, CentreChanged.read(record.value))
         elif record.topic == ProcedureChanged.topic:
-            self._put(self.procedures, ProcedureChanged.model_validate_json(record.value))
+            self._put(self.procedures, ProcedureChanged.read(record.value))
         elif record.topic == CalendarDayChanged.topic:
-            self._put_day(CalendarDayChanged.model_validate_json(record.value))
+            self._put_day(CalendarDayChanged.read(record.value))
 
     @staticmethod
     def _put(known: dict[str, Any], state: Any) -> bool:

@@ -32,7 +32,9 @@ class Level(StrEnum):
 class Value(BaseModel):
     """A part of an event."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", from_attributes=True, use_attribute_docstrings=True
+    )
 
 
 class Successor(Value):

@@ -27,7 +27,7 @@ class City:
         """Apply one record of `queue.load.v1`."""
         if record.value is None:
             return
-        load = QueueLoad.model_validate_json(record.value)
+        load = QueueLoad.read(record.value)
         known = self._loads.get(load.unit)
         if known is None or known.version < load.version:
             self._loads[load.unit] = load

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import Insert, Range, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.events import EventRouter
+from libs.common.writes import put
 from libs.contracts.intake import DOSSIER_EVENTS, DossierEvent, DossierStatus
 from libs.contracts.queue import (
     ReceiptPrinted,
@@ -157,7 +158,7 @@ async def note_rating(event: VisitRated, session: AsyncSession) -> None:
 async def _note_visit(session: AsyncSession, event: VisitEvent, **told: Any) -> None:
     """Apply what came of a visit; it may be heard of before the ticket is."""
     head = {"ticket_id": event.ticket_id, "unit": event.unit, "version": 0, "status": "waiting"}
-    await session.execute(_TICKET, dict.fromkeys((*FACTS, "ended_at")) | head | told)
+    put(session, _TICKET, dict.fromkeys((*FACTS, "ended_at")) | head | told)
 
 
 async def _note(session: AsyncSession, event: TicketEvent, status: str, **told: Any) -> None:
@@ -168,14 +169,14 @@ async def _note(session: AsyncSession, event: TicketEvent, status: str, **told: 
         "version": event.version,
         "status": status,
     }
-    await session.execute(_TICKET, dict.fromkeys((*FACTS, "ended_at")) | head | told)
+    put(session, _TICKET, dict.fromkeys((*FACTS, "ended_at")) | head | told)
 
 
 @router.on(*DOSSIER_EVENTS)
 async def note_dossier(event: DossierEvent, session: AsyncSession) -> None:
     """Keep a dossier's newest state: each of its events tells the whole."""
     told = event.model_dump(include=_TOLD)
-    await session.execute(_DOSSIER, told | {"status": int(event.status), "span": span_of(event)})
+    put(session, _DOSSIER, told | {"status": int(event.status), "span": span_of(event)})
 
 
 def span_of(event: DossierEvent) -> Range[datetime] | None:

@@ -92,3 +92,8 @@ class Dossier(Base):
     span: Mapped[Range[datetime] | None] = mapped_column(TSTZRANGE)
     """From the first to the last instant at which a report has something to say of it, so that one
     index finds a period's dossiers however old the period is; null: never validly received."""
+
+
+PROJECTIONS = (Ticket.__tablename__, Dossier.__tablename__)
+"""What handlers alone fill, so that the log can fill it again (`motcua rebuild reporting`). Tables
+that are not named here are reporting's own word and stay as they are."""

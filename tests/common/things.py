@@ -68,10 +68,13 @@ TABLES = (
         place bigint GENERATED ALWAYS AS IDENTITY, thing text NOT NULL, number bigint NOT NULL,
         trace text)""",
     "CREATE TABLE reporting.applied (LIKE queue.applied INCLUDING IDENTITY)",
+    """CREATE TABLE queue.tally (
+        thing text PRIMARY KEY, events bigint NOT NULL, highest bigint NOT NULL)""",
 )
 
 WIPE = """
-DELETE FROM queue.things; DELETE FROM queue.applied; DELETE FROM reporting.applied;
+DELETE FROM queue.things; DELETE FROM queue.tally; DELETE FROM queue.applied;
+DELETE FROM reporting.applied;
 DELETE FROM queue.outbox; DELETE FROM queue.inbox; DELETE FROM queue.idempotency_keys;
 DELETE FROM reporting.inbox; DELETE FROM reporting.outbox; DELETE FROM intake.outbox;
 DELETE FROM bus.log; DELETE FROM bus.groups; DELETE FROM bus.topics WHERE name LIKE 'test.%';

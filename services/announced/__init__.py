@@ -1,0 +1,5 @@
+"""What the services announce, as documents made from the code: `make contracts`.
+
+`docs/api/events/<Type>.json` is the published schema of each event, `docs/api/asyncapi.json` the
+whole as AsyncAPI 3, `docs/events.md` the catalogue for people.
+"""

@@ -1,0 +1,72 @@
+"""Commands that prepare a city: its tables, what it starts with, and tokens to call it with."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from libs.common.auth import DevelopmentIssuer
+from libs.common.bus.opening import open_bus
+from libs.common.clock import clock_from
+from libs.common.db import open_database, service_url
+from libs.common.migrate import migrate as migrate_database
+from libs.common.outbox import Relay, drained
+from libs.common.settings import Settings
+from libs.contracts.roles import Role
+from libs.contracts.topics import all_topics
+from services.cli.surroundings import (
+    run,
+    settings_of_city,
+    settings_of_surroundings,
+    stop,
+)
+from services.registry import seed as registry_seed
+
+
+def migrate() -> None:
+    """Bring the database to the newest revision; run it again at any time."""
+    settings = settings_of_city("admin_database_url")
+    run(settings, migrate_database(settings, list(all_topics())), within=None)
+    print("the database is at the newest revision")
+
+
+def seed() -> None:
+    """Load the 168 units and the procedures; returns when their events are on the bus."""
+    settings = settings_of_city()
+    loaded = run(settings, seed_registry(settings), within=None)
+    print("the city is loaded" if loaded else "the registry already holds the city")
+
+
+async def seed_registry(settings: Settings) -> bool:
+    """Fill an empty registry and carry its events to the bus, whether its service runs or not."""
+    async with (
+        open_database(service_url(settings, "registry"), "registry") as database,
+        open_bus(settings, "registry") as bus,
+    ):
+        if missing := await bus.missing([topic.name for topic in all_topics()]):
+            await bus.apply_topics(topic for topic in all_topics() if topic.name in missing)
+        async with database.sessions.begin() as session:
+            loaded = await registry_seed.load(session, at=clock_from(settings.clock).now())
+        relay = asyncio.create_task(Relay("registry", database, bus).run())
+        try:
+            if not await drained(database, within=30):
+                raise TimeoutError("the registry's events did not reach the bus within 30 seconds")
+        finally:
+            relay.cancel()
+            await asyncio.gather(relay, return_exceptions=True)
+    return loaded
+
+
+def token(
+    role: Annotated[Role, typer.Option(help="What the bearer may do.")],
+    unit: Annotated[list[str] | None, typer.Option(help="A unit the role is held for.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Who the bearer is.")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, help="How long it is valid.")] = 8,
+) -> None:
+    """Print a bearer token of the development issuer."""
+    settings = settings_of_surroundings()
+    if not settings.development:
+        raise stop("production takes tokens of its OIDC issuer only")
+    issuer = DevelopmentIssuer(settings.data_dir)
+    name = subject or "-".join(["dev", role.value, *(unit or [])])
+    print(issuer.token(role.value, subject=name, units=unit or [], hours=hours))

@@ -1,0 +1,1 @@
+"""The operator's command line, as a person or a script meets it."""
