@@ -194,11 +194,13 @@ def gateway_key(settings: Settings) -> Ed25519PrivateKey:
                 "Ed25519 key of your own (openssl genpkey -algorithm ed25519)"
             )
         return load_or_make_key(_development_key(settings))
-    key = serialization.load_pem_private_key(
-        settings.gateway_key.get_secret_value().encode(), password=None
-    )
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("MOTCUA_GATEWAY_KEY is no Ed25519 key")  # noqa: TRY004
+    pem = settings.gateway_key.get_secret_value().encode()
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+        assert isinstance(key, Ed25519PrivateKey)
+    except (ValueError, TypeError, AssertionError):
+        # The library's own words may repeat a part of what should be secret.
+        raise ValueError("MOTCUA_GATEWAY_KEY is no PEM of an Ed25519 private key") from None
     if not settings.development:
         _refuse_development_keys(settings, [key.public_key()])
         if key_id(key.public_key()) not in {key_id(public) for public in _published(settings)}:
@@ -234,7 +236,10 @@ _PEM_END: Final = "-----END PUBLIC KEY-----"
 def _published(settings: Settings) -> list[Ed25519PublicKey]:
     """Read a bundle: while the gateway's key is replaced, the old and the new one."""
     parts = (settings.gateway_public_keys or "").split(_PEM_END)[:-1]
-    keys = [serialization.load_pem_public_key((part + _PEM_END).encode()) for part in parts]
+    try:
+        keys = [serialization.load_pem_public_key((part + _PEM_END).encode()) for part in parts]
+    except ValueError:
+        keys = []
     ours = [key for key in keys if isinstance(key, Ed25519PublicKey)]
     if not keys or len(ours) < len(keys):
         raise ValueError("MOTCUA_GATEWAY_PUBLIC_KEYS holds something else than Ed25519 public keys")
