@@ -37,7 +37,7 @@ class OidcProvider:
     """Follows an OIDC provider's signing keys and keeps the last ones while it is away."""
 
     every_seconds = 300.0
-    asked_for_at_most_every = 10.0
+    asked_for_at_most_every = 2.0
     """Seconds between two looks for a key that a token names: anybody can make names up."""
     longest_pause = 30.0
     largest_answer = 1_000_000
@@ -60,6 +60,7 @@ class OidcProvider:
         self._known: dict[str, dict[str, Any]] | None = None
         self._asking = asyncio.Lock()
         self._not_before = 0.0
+        self._away = False
         self.problem: str | None = "none of its keys is known yet"
         """What keeps the keys from being fresh, for `readyz`."""
         verifier.ask(issuer, self)
@@ -93,9 +94,12 @@ class OidcProvider:
         try:
             self._take(await self._get(await self._address()))
         except Exception as error:
+            if not self._away:  # said once, however long it lasts
+                log.warning("issuer.away", issuer=self._issuer, error=type(error).__name__)
+            self._away = True
             self.problem = f"its keys cannot be had: {type(error).__name__}: {error}"[:200]
-            log.warning("issuer.away", issuer=self._issuer, error=type(error).__name__)
             return False
+        self._away = False
         self.problem = None
         return True
 

@@ -59,6 +59,14 @@ def test_production_is_served_when_it_is_set_up_for_it(monkeypatch: pytest.Monke
         ({"MOTCUA_OIDC_ISSUER": "urn:motcua:development"}, "MOTCUA_OIDC_ISSUER"),
         ({"MOTCUA_GATEWAY_PUBLIC_KEYS": ""}, "MOTCUA_GATEWAY_PUBLIC_KEYS"),
         ({"MOTCUA_ALLOW_UNSAFE_DATABASE": "1"}, "MOTCUA_ALLOW_UNSAFE_DATABASE"),
+        ({"MOTCUA_DATABASE_URL": "postgresql://queue:motcua@db/motcua"}, "default password"),
+        ({"MOTCUA_DATABASE_URL": "postgresql://queue:queue@db/motcua"}, "default password"),
+        ({"MOTCUA_DATABASE_URL": "postgresql://queue:@db/motcua"}, "default password"),
+        (
+            {"MOTCUA_DATABASE_URL": f"postgresql://queue:{service_password('motcua', 'queue')}@db"},
+            "default password",
+        ),
+        ({"MOTCUA_ADMIN_DATABASE_URL": "postgresql://postgres:Postgres@db/m"}, "default password"),
         ({"MOTCUA_FAULT": "relay.sent"}, "MOTCUA_FAULT"),
     ],
 )
