@@ -10,9 +10,11 @@ import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from uuid import uuid4
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -20,8 +22,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import services.queue.main
 from libs.common import routes
-from libs.common.audit import Entry
+from libs.common.audit import Entry, with_entry
 from libs.common.auth import Principal, Verifier
+from libs.common.db import connector, service_url
 from libs.common.issuers import TokenSigner
 from libs.common.migrate import migrate
 from libs.common.observability import configure_logging
@@ -31,6 +34,7 @@ from libs.contracts.topics import all_topics
 from services.cli import seed_registry
 from services.embedded import city
 from services.gateway.api_keys import ApiKeys
+from services.queue import statements
 from services.registry.clients import hash_of
 from tests.gateway.city import record
 from tests.support import bearer, reachable_folder, settings_for
@@ -39,7 +43,7 @@ ISSUER = "https://id.example.org"
 UNIT = "H29.26740"
 CLIENTS = 16
 CALLS = 400
-ROUNDS = 20
+ROUNDS = 12
 
 
 def microseconds(work: Callable[[], Any], times: int) -> float:
@@ -195,11 +199,39 @@ WAYS: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
 }
 
 
+async def statements_alone(url: str) -> None:
+    """Run the statement that issues a ticket with and without its entry, by turns."""
+    connection = await connector(service_url(settings_for(url), "queue"), "queue")()
+    # Waiting for the disk would hide what the statement itself costs.
+    await connection.execute("SET synchronous_commit = off")
+    audited = with_entry(statements.ISSUE)
+    assert audited is not None
+    times: dict[str, list[float]] = {statements.ISSUE: [], audited: []}
+    now = datetime.now(UTC)
+    for _ in range(2000):
+        for statement, taken in times.items():
+            arguments = [
+                uuid4(), UNIT, "Z", now.date(), "normal", "web", [], None, now,
+                now + timedelta(minutes=20), None, uuid4(), "00-x", None, None, now,
+            ]  # fmt: skip
+            if statement == audited:
+                arguments += ["ann", "officer", "POST", "/v1/tickets", "0" * 32, 201]
+            start = time.perf_counter()
+            await connection.fetchrow(statement, *arguments)
+            taken.append(time.perf_counter() - start)
+    await connection.close()
+    for name, taken in zip(("without", "with"), times.values(), strict=True):
+        quartiles = [q * 1e6 for q in statistics.quantiles(taken, n=4)]
+        print(f"issuing statement {name} its entry: {quartiles[1]:.0f} us "
+              f"(quartiles {quartiles[0]:.0f}-{quartiles[2]:.0f})")  # fmt: skip
+
+
 async def tickets(url: str) -> None:
     """Take tickets in each way by turns: what the machine does besides hits all of them."""
     settings = settings_for(url, database_pool=8)
     await migrate(settings, list(all_topics()))
     await seed_registry(settings)
+    await statements_alone(url)
     async with city(settings) as app:
         await asyncio.sleep(2)
         call = caller_of(app)
