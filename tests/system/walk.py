@@ -33,7 +33,7 @@ VALUES: dict[str, Any] = {
     "procedure_code": "2.000815",
     "week": "2026-W47",
     "signed": "a.b.c",
-    "starts_at": "2026-11-20T09:00:00+07:00",
+    "starts_at": "2026-11-25T09:00:00+07:00",
     "/v1/procedures code": "2.000815",
     "/v1/appointments/codes/{unit} code": "ABC234",
 }
@@ -189,6 +189,9 @@ class Walk:
 
     async def run(self) -> None:
         """Call everything as everybody."""
+        for place, operation in self.operations.items():
+            if place in RULES:  # what is acted on is made before the calls fill the halls
+                await self._filled(operation, Role.officer, HERE)
         for place, operation in self.operations.items():
             rule = RULES.get(place)
             if rule is None:
