@@ -48,11 +48,15 @@ look                 any     any    any      any      any   any     any
 take-ticket          any     own    own      own      -     any     -
 hold-ticket          any     own    own      own      -     -       -
 print-ticket         -       own    own      own      -     -       -
+rate-visit           any     own    -        -        -     -       -
 book-appointment     any     own    own      own      -     any     -
 find-appointment     -       own    own      own      -     -       -
 lease-numbers        -       own    -        -        -     -       -
 work-counter         -       -      own      own      -     -       -
+free-counter         -       -      -        own      -     -       -
 see-counter-work     -       -      own      own      any   -       -
+see-ratings          -       -      -        own      -     -       -
+plan-staffing        -       -      -        own      any   -       -
 submit-dossier       -       -      own      own      -     any     -
 work-dossier         -       -      own      own      -     -       -
 see-dossier          -       -      own      own      any   -       -
@@ -114,15 +118,17 @@ POST   /v1/tickets/{ticket_id}/call                 work-counter
 GET    /v1/units/{unit}/counters                    look
 PUT    /v1/units/{unit}/counters/{number}           work-counter
 POST   /v1/units/{unit}/counters/{number}/call-next work-counter
-POST   /v1/units/{unit}/counters/{number}/hand-back work-counter
+POST   /v1/units/{unit}/counters/{number}/hand-back free-counter
 GET    /v1/units/{unit}/tickets                     work-counter
 GET    /v1/units/{unit}/queue                       look
 GET    /v1/units/{unit}/queue/stream                look
 GET    /v1/queue/overview                           look
 GET    /v1/queue/overview/stream                    look
 GET    /v1/units/{unit}/forecast                    look
-GET    /v1/units/{unit}/staffing                    see-counter-work
+GET    /v1/units/{unit}/staffing                    plan-staffing
 GET    /v1/units/{unit}/day                         see-counter-work
+POST   /v1/tickets/{ticket_id}/satisfaction         rate-visit
+GET    /v1/units/{unit}/satisfaction                see-ratings         personal
 GET    /v1/appointments                             look
 POST   /v1/appointments                             book-appointment
 GET    /v1/appointments/{appointment_id}            look

@@ -2,10 +2,11 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 
 from libs.common.auth import Principal
 from libs.common.bus.base import Received
-from libs.common.problems import Unauthenticated
+from libs.common.problems import Unauthenticated, Unavailable
 from libs.contracts.registry import ClientChanged
 
 
@@ -14,6 +15,8 @@ class ApiKeys:
 
     def __init__(self) -> None:
         """Know nobody."""
+        self.complete: Callable[[], bool] = lambda: True
+        """Tells whether everybody who was ever registered has been read."""
         self._clients: dict[str, ClientChanged] = {}
         self._holders: dict[str, tuple[float, Principal]] = {}
         """By hash: until when, on the wall clock, and who."""
@@ -43,8 +46,11 @@ class ApiKeys:
 
         Raises:
             Unauthenticated: it is nobody's, or no longer.
+            Unavailable: nobody can tell yet.
         """
         until, principal = self._holders.get(hashlib.sha256(key).hexdigest(), _NOBODYS)
+        if not self.complete():
+            raise Unavailable("the door is still reading who may call; try again in a moment")
         if principal is None or until < time.time():
             raise Unauthenticated("this API key is not registered, or was replaced or revoked")
         return principal

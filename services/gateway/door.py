@@ -137,9 +137,12 @@ async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
 def _follow_clients(core: Core) -> ApiKeys:
     api_keys = ApiKeys()
     reader = Broadcast("gateway-clients", core.bus, [ClientChanged.topic], api_keys.take)
+    api_keys.complete = reader.loaded.is_set
 
     async def loaded() -> str | None:
-        return None if reader.loaded.is_set() else "still reading who may call"
+        if api_keys.complete() or reader.missing:
+            return None  # a topic that is missing shows as degraded; API keys wait for it
+        return f"still reading who may call ({reader.problem or 'a moment'})"
 
     async def following() -> str | None:
         return reader.problem

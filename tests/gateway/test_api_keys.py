@@ -14,7 +14,7 @@ import time_machine
 from starlette.types import Receive, Scope, Send
 
 from libs.common.auth import Principal, Verifier
-from libs.common.problems import Unauthenticated
+from libs.common.problems import Unauthenticated, Unavailable
 from libs.contracts.registry import ClientChanged, ClientKey, ClientKind
 from services.embedded import city
 from services.gateway.api_keys import ApiKeys
@@ -70,6 +70,16 @@ def test_what_stands_in_no_record_is_nobodys() -> None:
         assert holder(keys, wrong) is None
     with pytest.raises(ValueError):
         keys.take(replace(record(client(2, "b")), value=b"{"))
+
+
+def test_before_all_clients_are_read_nobody_is_refused_for_good() -> None:
+    keys = ApiKeys()
+    keys.complete = lambda: False
+    # The record that was read may be followed by the one that revokes it.
+    keys.take(record(client(1, "a")))
+    for key in (b"a", b"b"):
+        with pytest.raises(Unavailable):
+            keys.holder(key)
 
 
 # What goes on to a service --------------------------------------------------------------------

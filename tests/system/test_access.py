@@ -102,6 +102,7 @@ def test_a_rule_that_lets_everybody_read_lets_nobody_write() -> None:
         "POST /v1/route",
         "POST /v1/tickets",
         "POST /v1/tickets/{ticket_id}/cancel",
+        "POST /v1/tickets/{ticket_id}/satisfaction",
         "POST /v1/appointments",
         "POST /v1/appointments/{appointment_id}/cancel",
         "POST /v1/appointments/{appointment_id}/check-in",

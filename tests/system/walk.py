@@ -158,7 +158,7 @@ def _simple(schema: dict[str, Any]) -> Any:
     formats = {"date": "2026-11-20", "date-time": "2026-11-20T09:00:00+07:00", "uuid": str(uuid4())}
     if (form := schema.get("format")) in formats:
         return formats[form]
-    values = {"integer": schema.get("minimum", 1), "number": 1.0, "boolean": False}
+    values = {"integer": int(schema.get("minimum", 1)), "number": 1.0, "boolean": False}
     return values.get(schema.get("type", ""), "text")
 
 
