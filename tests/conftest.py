@@ -22,7 +22,8 @@ _numbers = count(1)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what starts whole cities: a long file begun last would leave one worker idle."""
-    items.sort(key=lambda item: item.get_closest_marker("system") is None)
+    long = ("system", "keycloak")
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, long)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

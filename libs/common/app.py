@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp
 
 from libs.common import faults, health, idempotency, problems
-from libs.common.auth import Verifier, follow_issuer, trust_development_issuer
+from libs.common.auth import Verifier
 from libs.common.bus.base import Bus, BusError
 from libs.common.bus.embedded import EmbeddedBus
 from libs.common.bus.opening import open_bus
@@ -20,9 +20,11 @@ from libs.common.consumer import Consumer, watch_lag
 from libs.common.db import Database, open_database, service_url, transient
 from libs.common.events import EventRouter
 from libs.common.health import Health
-from libs.common.migrate import missing_revision
+from libs.common.issuers import trust_issuers
+from libs.common.migrate import AUDIT, missing_revision
 from libs.common.observability import OUTBOX_AGE, Observed, configure_logging
 from libs.common.outbox import Relay, prune, watch_outbox
+from libs.common.routes import Access, guarded
 from libs.common.settings import Settings
 from libs.common.stopping import hearing_signals
 from libs.common.tasks import Tasks, running
@@ -70,6 +72,8 @@ class Service:
     routers: Sequence[APIRouter] = ()
     handlers: EventRouter | None = None
     resources: Resources | None = None
+    access: Access | None = None
+    """Rules on every call; without it only the routes themselves do."""
     database: bool = True
     wrap: Callable[[ASGIApp, FastAPI], ASGIApp] | None = None
     """Puts an app of its own before the routes (the gateway's door)."""
@@ -101,9 +105,9 @@ def create_app(service: Service) -> FastAPI:
     )
     problems.install(app)
     app.add_exception_handler(idempotency.Replay, idempotency.on_replay)
-    app.include_router(health.router)
-    for router in service.routers:
-        app.include_router(router)
+    app.state.access = service.access
+    for router in (health.router, *service.routers):
+        app.include_router(guarded(router))
     if service.wrap is not None:
         app.add_middleware(_Wrapped, wrap=service.wrap, fastapi=app)
     app.add_middleware(Observed, service=service.name)
@@ -144,7 +148,11 @@ async def _enter(
     stack: AsyncExitStack, service: Service, settings: Settings, clock: Clock
 ) -> dict[str, Any]:
     faults.arm(settings.fault)
-    verifier = Verifier(settings.oidc_audience)
+    verifier = Verifier(
+        settings.oidc_audience,
+        leeway_seconds=settings.oidc_leeway_seconds,
+        roles=service.access.roles if service.access else None,
+    )
     holder: list[Relay] = []
     database = None
     if service.database:
@@ -183,13 +191,10 @@ async def _enter(
 
 
 def _trust(core: Core) -> None:
-    settings = core.settings
-    if settings.oidc_issuer and settings.oidc_jwks_url:
-        core.tasks.start(
-            "issuer", follow_issuer(core.verifier, settings.oidc_issuer, settings.oidc_jwks_url)
-        )
-    if settings.development:
-        trust_development_issuer(core.verifier, settings)
+    provider = trust_issuers(core.verifier, core.settings)
+    if provider is not None:
+        core.tasks.start("issuer", provider.run())
+        core.health.wanted["issuer"] = _problem_of(provider)
 
 
 async def _assert_durable(settings: Settings, service: str, database: Database) -> None:
@@ -228,8 +233,10 @@ def _check_database(core: Core, database: Database) -> None:
         return None
 
     async def migrated() -> str | None:
-        missing = await missing_revision(database, core.name)
-        return f"run `motcua migrate`: {missing}" if missing else None
+        for schema in (core.name, AUDIT):
+            if missing := await missing_revision(database, schema):
+                return f"run `motcua migrate`: {missing}"
+        return None
 
     core.health.needed |= {"database": database_answers, "migrations": migrated}
 

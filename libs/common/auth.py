@@ -1,16 +1,14 @@
 """Who is calling: principals from signed tokens, verified in every process a request reaches."""
 
-import asyncio
+import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
-import httpx
 import jwt
-import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
@@ -18,13 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 from fastapi import Depends, Request
 
-from libs.common.problems import Forbidden, Unauthenticated
-from libs.common.settings import Settings
-
-log = structlog.get_logger()
+from libs.common.problems import Forbidden, Unauthenticated, Unavailable
 
 NOBODY = "nobody"
 DEVELOPMENT_ISSUER = "urn:motcua:development"
+GATEWAY_ISSUER = "urn:motcua:gateway"
 ALGORITHMS = ("EdDSA", "ES256", "RS256")
 """What a signature may be made with; `none` and shared secrets are never among them."""
 
@@ -43,23 +39,95 @@ class Principal:
         return self.role == NOBODY
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimNames:
+    """Where an issuer's tokens name the role and the units.
+
+    Dots lead into nested claims (`realm_access.roles`). With a prefix only the values that begin
+    with it count, and it is taken off; a role claim that is a list may hold many others.
+    """
+
+    role: str = "role"
+    role_prefix: str = ""
+    units: str = "units"
+    units_prefix: str = ""
+
+
+OUR_NAMES = ClaimNames()
+"""How our own issuers write them."""
+
+
+class KeySource(Protocol):
+    """Follows the keys of an issuer that may change them at any time."""
+
+    async def look_for(self, key_id: str) -> None:
+        """Ask the issuer for a key that is not known yet, unless it was asked a moment ago."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Trusted:
+    """One public key, and what may be signed with it."""
+
+    key: Any
+    algorithms: tuple[str, ...]
+
+
 class Verifier:
-    """Checks tokens of the trusted issuers; a token seen before costs a dictionary look-up."""
+    """Checks tokens of the trusted issuers; a token seen before costs a hash and a look-up."""
 
     remember = 10_000
-    leeway_seconds = 30
+    longest_token = 16_384
 
-    def __init__(self, audience: str) -> None:
-        """Trust nobody yet."""
+    def __init__(
+        self,
+        audience: str,
+        *,
+        leeway_seconds: int = 30,
+        roles: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
+        """Trust nobody yet. `roles` names those there are, each with the ones it includes."""
         self._audience = audience
-        self._keys: dict[tuple[str, str], Any] = {}
-        self._seen: dict[str, tuple[float, Principal]] = {}
+        self.leeway_seconds = leeway_seconds
+        self._roles = roles
+        self._keys: dict[tuple[str, str], _Trusted] = {}
+        self._names: dict[str, ClaimNames] = {}
+        self._sources: dict[str, KeySource] = {}
+        self._seen: dict[bytes, tuple[float, Principal]] = {}
 
-    def trust(self, issuer: str, keys: Iterable[tuple[str, Any]]) -> None:
-        """Replace the public keys (by key id) of an issuer; what it signed before is re-checked."""
+    def trust(
+        self, issuer: str, keys: Iterable[tuple[str, Any]], names: ClaimNames = OUR_NAMES
+    ) -> None:
+        """Replace the public keys (by key id) of an issuer; what it signed before is re-checked.
+
+        A key is a public key, or a `jwt.PyJWK`, whose own algorithm is then the only one taken.
+        """
         self._keys = {known: key for known, key in self._keys.items() if known[0] != issuer}
-        self._keys |= {(issuer, key_id): key for key_id, key in keys}
+        self._keys |= {(issuer, key_id): _trusted(key) for key_id, key in keys}
+        self._names[issuer] = names
         self._seen.clear()
+
+    def ask(self, issuer: str, source: KeySource) -> None:
+        """Name who is asked for a key of an issuer that is not known."""
+        self._sources[issuer] = source
+
+    async def identify(self, token: str) -> Principal:
+        """Tell who a token speaks for, asking its issuer once for a key that is new.
+
+        Raises:
+            Unauthenticated: as `verify`.
+            Unavailable: the issuer is trusted, but none of its keys could be had yet.
+        """
+        seen = self._remembered(token)
+        if seen is not None:
+            return seen
+        issuer, key_id = _named(token)
+        source = self._sources.get(issuer)
+        if source is not None and (issuer, key_id) not in self._keys:
+            await source.look_for(key_id)
+            if not any(known == issuer for known, _ in self._keys):
+                raise Unavailable("the issuer of this token does not answer; try again soon")
+        return self.verify(token)
 
     def verify(self, token: str) -> Principal:
         """Tell who a token speaks for.
@@ -67,16 +135,16 @@ class Verifier:
         Raises:
             Unauthenticated: it is malformed, expired, of another audience, or of nobody we trust.
         """
-        seen = self._seen.get(token)
-        if seen is not None and seen[0] > time.time():
-            return seen[1]
+        seen = self._remembered(token)
+        if seen is not None:
+            return seen
+        issuer, key_id = _named(token)
         try:
-            header = jwt.get_unverified_header(token)
-            issuer = jwt.decode(token, options={"verify_signature": False}).get("iss", "")
-            key = self._keys[str(issuer), str(header.get("kid", ""))]
+            trusted = self._keys[issuer, key_id]
             claims = jwt.decode(
-                token, key, algorithms=list(ALGORITHMS), audience=self._audience, issuer=issuer,
-                leeway=self.leeway_seconds, options={"require": ["exp", "sub", "aud", "iss"]},
+                token, trusted.key, algorithms=list(trusted.algorithms), audience=self._audience,
+                issuer=issuer, leeway=self.leeway_seconds,
+                options={"require": ["exp", "sub", "aud", "iss"]},
             )  # fmt: skip
         except KeyError:
             raise Unauthenticated("the token is not signed by an issuer trusted here") from None
@@ -84,24 +152,92 @@ class Verifier:
             raise Unauthenticated("the token has expired; get a new one") from None
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise Unauthenticated(f"the token is not valid: {type(error).__name__}") from None
-        principal = _principal(claims)
+        principal = self._principal(issuer, claims)
         self._keep(token, float(claims["exp"]), principal)
         return principal
 
+    def _remembered(self, token: str) -> Principal | None:
+        if len(token) > self.longest_token:
+            raise Unauthenticated("the token is too long")
+        seen = self._seen.get(_digest(token))
+        return seen[1] if seen is not None and seen[0] > time.time() else None
+
     def _keep(self, token: str, expires: float, principal: Principal) -> None:
-        if len(self._seen) >= self.remember:
-            self._seen.clear()
-        self._seen[token] = (expires, principal)
+        while len(self._seen) >= self.remember:
+            del self._seen[next(iter(self._seen))]  # the one seen first
+        self._seen[_digest(token)] = (expires, principal)
+
+    def _principal(self, issuer: str, claims: dict[str, Any]) -> Principal:
+        if claims.get("typ") in _NOT_FOR_ACCESS:
+            raise Unauthenticated("this is no access token")
+        names = self._names[issuer]
+        role = self._role(_claim(claims, names.role), names.role_prefix)
+        if role == NOBODY:
+            if issuer != GATEWAY_ISSUER:
+                raise Unauthenticated("the token names no role")
+            return Principal()
+        units = _claim(claims, names.units)
+        if units is None:
+            units = []
+        if not isinstance(units, list) or not all(isinstance(unit, str) for unit in units):
+            raise Unauthenticated("the token's units are not a list of codes")
+        return Principal(
+            str(claims["sub"]), role, frozenset(_without_prefix(units, names.units_prefix))
+        )
+
+    def _role(self, named: Any, prefix: str) -> str:
+        """Find the one role among what a token names; what another one includes does not count."""
+        if isinstance(named, str):
+            found = set(_without_prefix([named], prefix))
+        elif isinstance(named, list) and self._roles is not None:
+            texts = [value for value in named if isinstance(value, str)]
+            # Other applications' roles stand in the same list.
+            found = set(_without_prefix(texts, prefix)) & self._roles.keys()
+            found -= {included for role in found for included in self._roles[role]}
+        else:
+            found = set()
+        if not found:
+            raise Unauthenticated("the token names no role")
+        if len(found) > 1:
+            raise Unauthenticated(f"the token names several roles: {', '.join(sorted(found))}")
+        return found.pop()
 
 
-def _principal(claims: dict[str, Any]) -> Principal:
-    role = claims.get("role")
-    units = claims.get("units", [])
-    if not isinstance(role, str) or role == NOBODY:
-        raise Unauthenticated("the token names no role")
-    if not isinstance(units, list) or not all(isinstance(unit, str) for unit in units):
-        raise Unauthenticated("the token's units are not a list of codes")
-    return Principal(str(claims["sub"]), role, frozenset(units))
+_NOT_FOR_ACCESS = ("ID", "Refresh", "Offline", "Logout")
+"""What Keycloak writes into tokens that prove something else than the right to call."""
+
+
+def _trusted(key: Any) -> _Trusted:
+    if isinstance(key, jwt.PyJWK):
+        return _Trusted(key.key, (key.algorithm_name,))
+    return _Trusted(key, ALGORITHMS)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _named(token: str) -> tuple[str, str]:
+    """Read which issuer and key a token says that it is of; nothing of it is believed yet."""
+    try:
+        header = jwt.get_unverified_header(token)
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, TypeError) as error:
+        raise Unauthenticated(f"the token is not valid: {type(error).__name__}") from None
+    return str(claims.get("iss", "")), str(header.get("kid", ""))
+
+
+def _claim(claims: Any, path: str) -> Any:
+    # A claim may have dots in its own name, as those that are addresses do.
+    if path in claims:
+        return claims[path]
+    for name in path.split("."):
+        claims = claims.get(name) if isinstance(claims, dict) else None
+    return claims
+
+
+def _without_prefix(values: Iterable[str], prefix: str) -> Iterator[str]:
+    return (value.removeprefix(prefix) for value in values if value.startswith(prefix))
 
 
 class DevelopmentIssuer:
@@ -163,28 +299,6 @@ def load_or_make_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def trust_development_issuer(verifier: Verifier, settings: Settings) -> None:
-    """Trust the built-in issuer of the data folder; only a development process may."""
-    assert settings.development
-    verifier.trust(DEVELOPMENT_ISSUER, [DevelopmentIssuer(settings.data_dir).public])
-
-
-async def follow_issuer(verifier: Verifier, issuer: str, jwks_url: str) -> None:
-    """Keep trusting the OIDC provider's present keys, until cancelled."""
-    async with httpx.AsyncClient(timeout=5) as client:
-        while True:
-            try:
-                answer = (await client.get(jwks_url)).raise_for_status()
-                keys = jwt.PyJWKSet.from_dict(answer.json()).keys
-                verifier.trust(issuer, [(str(key.key_id), key.key) for key in keys])
-                pause = 300
-            except Exception as error:
-                # Whatever it answers, the keys we have stay good: nobody is locked out by it.
-                log.warning("issuer.away", error=type(error).__name__)
-                pause = 5
-            await asyncio.sleep(pause)
-
-
 def bearer(authorization: str | None) -> str | None:
     """Take the token out of an `Authorization` header.
 
@@ -201,8 +315,12 @@ def bearer(authorization: str | None) -> str | None:
 
 async def caller(request: Request) -> Principal:
     """Tell who sent a request: its token's principal, or nobody."""
-    token = bearer(request.headers.get("authorization"))
-    return request.state.verifier.verify(token) if token else Principal()
+    known: Principal | None = getattr(request.state, "principal", None)
+    if known is None:
+        token = bearer(request.headers.get("authorization"))
+        known = await request.state.verifier.identify(token) if token else Principal()
+        request.state.principal = known
+    return known
 
 
 Caller = Annotated[Principal, Depends(caller)]
@@ -222,5 +340,4 @@ def require(*roles: str) -> Callable[..., Any]:
             raise Unauthenticated(f"this needs a token with the role {' or '.join(roles)}")
         raise Forbidden(f"the role {principal.role} may not do this; {' or '.join(roles)} may")
 
-    check.roles = roles  # type: ignore[attr-defined]  # read by the test that walks every route
     return check

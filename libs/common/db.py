@@ -155,6 +155,7 @@ def _drop_dead_connections(engine: Any) -> None:
 async def session(request: Request) -> AsyncIterator[AsyncSession]:
     """Open a transaction for the request; commit on return, roll back on exception."""
     async with request.state.sessions.begin() as transaction:
+        request.state.transaction = transaction
         yield transaction
 
 

@@ -15,7 +15,6 @@ from uuid import UUID
 import asyncpg
 from fastapi import Depends, Header, Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -24,6 +23,7 @@ from libs.common.auth import Caller
 from libs.common.db import Session
 from libs.common.outbox import IDEMPOTENCY
 from libs.common.problems import malformed_field
+from libs.common.routes import EdgeRoute
 
 HEADER = "Idempotency-Key"
 
@@ -160,7 +160,7 @@ Once = Depends(once)
 """Put into a POST route's `dependencies`; the router's `route_class` must be `KeepingRoute`."""
 
 
-class KeepingRoute(APIRoute):
+class KeepingRoute(EdgeRoute):
     """A route that keeps its answer with the idempotency key, in the same transaction.
 
     The handler that FastAPI builds returns the finished response while the function-scoped session
@@ -186,7 +186,8 @@ async def _keep(request: Request, response: Response) -> None:
     session, key = claimed
     row = IDEMPOTENCY.c.digest == key.digest
     if 200 <= response.status_code < 300 and response.status_code != 204:
-        answer = bytes(response.body).decode()
+        kept = getattr(request.state, "kept", None) or bytes(response.body)
+        answer = kept.decode()
         await session.execute(
             update(IDEMPOTENCY).where(row).values(status=response.status_code, answer=answer)
         )

@@ -22,7 +22,8 @@ from libs.common.settings import SERVICES, Settings
 OWNER = "motcua_owner"
 """Owns schemas and tables and cannot log in: services can use their tables, never alter them."""
 
-SCHEMAS = ("bus", *SERVICES)
+AUDIT = "audit"
+SCHEMAS = ("bus", AUDIT, *SERVICES)
 READER = "gateway"
 """Has no schema; reads the embedded bus."""
 
@@ -86,8 +87,9 @@ async def _tolerating_twins(connection: Any, statement: str) -> None:
 
 
 async def _make_schema(connection: Any, schema: str) -> None:
-    await _make_usable(connection, schema, (*SERVICES, READER) if schema == "bus" else (schema,))
-    if schema != "bus":
+    users = {"bus": (*SERVICES, READER), AUDIT: SERVICES}.get(schema, (schema,))
+    await _make_usable(connection, schema, users)
+    if schema in SERVICES:
         database = await connection.fetchval("SELECT quote_ident(current_database())")
         await _tolerating_twins(
             connection, f"ALTER ROLE {schema} IN DATABASE {database} SET search_path TO {schema}"
@@ -97,7 +99,9 @@ async def _make_schema(connection: Any, schema: str) -> None:
 async def _make_usable(connection: Any, schema: str, users: Sequence[str]) -> None:
     await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {OWNER}")
     for user in users:
-        rights = "SELECT" if user == READER else "SELECT, INSERT, UPDATE, DELETE"
+        rights = "SELECT, INSERT, UPDATE, DELETE"
+        if user == READER or schema == AUDIT:
+            rights = "SELECT"  # what may be added to the audit, its revision says column by column
         await connection.execute(
             f"GRANT USAGE ON SCHEMA {schema} TO {user};"
             f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} IN SCHEMA {schema} "
@@ -162,8 +166,8 @@ async def _apply_topics(connection: Any, topics: Sequence[Topic]) -> None:
 async def missing_revision(database: Database, schema: str) -> str | None:
     """Say which revision a schema lacks, or None when it is as new as the code."""
     try:
-        at = await database.hot.fetchval("SELECT version_num FROM alembic_version")
-    except asyncpg.UndefinedTableError:
+        at = await database.hot.fetchval(f"SELECT version_num FROM {schema}.alembic_version")
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
         at = None
     wanted = head(schema)
     return None if at == wanted else f"{schema} is at {at or 'nothing'}, the code wants {wanted}"

@@ -5,7 +5,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,6 +26,24 @@ class Hours(StrEnum):
 
     demo = "demo"
     official = "official"
+
+
+DEFAULT_PASSWORDS = frozenset(
+    {"admin", "changeme", "motcua", "password", "postgres", "secret", "test"}
+)
+"""What development sets and tutorials use; production refuses them."""
+
+
+def _refuse_default_password(url: SecretStr | None) -> None:
+    parts = urlsplit(url.get_secret_value()) if url else None
+    if parts is None or parts.password is None:
+        return  # a certificate or the machine's own account says who logs in
+    from libs.common.db import service_password
+
+    password, name = unquote(parts.password), parts.username or ""
+    derived = {service_password(default, name) for default in DEFAULT_PASSWORDS}
+    if password.lower() in DEFAULT_PASSWORDS | derived | {"", name}:
+        raise ValueError(f"production refuses a default password for {name}: set another")
 
 
 class Settings(BaseSettings):
@@ -62,6 +80,20 @@ class Settings(BaseSettings):
     oidc_issuer: str | None = None
     oidc_audience: str = "motcua"
     oidc_jwks_url: str | None = None
+    """Where the issuer's keys are; unset, its own description is asked."""
+    oidc_leeway_seconds: int = Field(default=30, ge=0, le=300)
+    """How far the issuer's clock may be off."""
+    oidc_role_claim: str = "role"
+    """Claim that names the role, nested with dots: `realm_access.roles`; see docs/security.md."""
+    oidc_role_prefix: str = ""
+    oidc_units_claim: str = "units"
+    oidc_units_prefix: str = ""
+    gateway_key: SecretStr | None = None
+    """PEM of the Ed25519 key that signs what the gateway tells services; only it has the key."""
+    gateway_public_keys: str | None = None
+    """PEM of the public keys by which everybody knows those tokens; while it changes, both."""
+    api_key_overlap_seconds: int = Field(default=7 * 86_400, ge=0, le=90 * 86_400)
+    """How long a client's old API key stays good beside its new one, unless said otherwise."""
     log_level: str = "INFO"
     revision: str | None = None
     """The commit an image was built from, for `/version`."""
@@ -141,11 +173,17 @@ class Settings(BaseSettings):
                 )
             if self.fault:
                 raise ValueError("production refuses fault points: unset MOTCUA_FAULT")
-            if not (self.oidc_issuer and self.oidc_jwks_url):
+            if not self.oidc_issuer or self.oidc_issuer.startswith("urn:motcua:"):
                 raise ValueError(
                     "production refuses the development issuer: "
-                    "set MOTCUA_OIDC_ISSUER and MOTCUA_OIDC_JWKS_URL"
+                    "set MOTCUA_OIDC_ISSUER to your OIDC provider's"
                 )
+            if not self.gateway_public_keys:
+                raise ValueError(
+                    "production refuses development keys: set MOTCUA_GATEWAY_PUBLIC_KEYS"
+                )
+            for url in (self.database_url, self.admin_database_url):
+                _refuse_default_password(url)
         return self
 
     @cached_property

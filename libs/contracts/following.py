@@ -128,11 +128,20 @@ async def following_registry(
     yield {"directory": following.directory, "following": following}
 
 
-async def _directory(request: Request) -> Directory:
+def directory_of(request: Request) -> Directory:
+    """Give the registry as this process knows it.
+
+    Raises:
+        Unavailable: it has not been read to its end yet.
+    """
     following: Following = request.state.following
     if not following.usable:
         raise Unavailable("this service is still reading the registry; try again in a moment")
     return following.directory
+
+
+async def _directory(request: Request) -> Directory:
+    return directory_of(request)
 
 
 Registry = Annotated[Directory, Depends(_directory)]

@@ -1,6 +1,6 @@
 """What the registry announces: whole states on compacted topics, newest version wins."""
 
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from typing import ClassVar, Literal
 
@@ -166,3 +166,37 @@ class CalendarDayChanged(Event):
     def key(self) -> str:
         """Order is kept per day."""
         return self.day.isoformat()
+
+
+class ClientKind(StrEnum):
+    """What is registered to call with an API key; also the role it calls in."""
+
+    kiosk = "kiosk"
+    portal = "portal"
+
+
+class ClientKey(Value):
+    """A key that a client may show, known by its hash alone."""
+
+    sha256: str
+    not_after: datetime | None = None
+    """By the wall clock; set when another key takes over."""
+
+
+class ClientChanged(Event):
+    """The state of a kiosk or of the portal as a caller; a revoked one has no key left."""
+
+    topic: ClassVar[str] = "registry.clients.v1"
+    producer: ClassVar[str] = "registry"
+    compacted: ClassVar[bool] = True
+
+    id: str
+    version: int
+    kind: ClientKind
+    units: tuple[str, ...] = ()
+    keys: tuple[ClientKey, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Order is kept per client."""
+        return self.id

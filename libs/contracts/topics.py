@@ -13,6 +13,7 @@ FACTS = (
     Topic("registry.centres.v1", compacted=registry.CentreChanged.compacted),
     Topic("registry.procedures.v1", compacted=registry.ProcedureChanged.compacted),
     Topic("registry.calendar.v1", partitions=1, compacted=registry.CalendarDayChanged.compacted),
+    Topic("registry.clients.v1", partitions=1, compacted=registry.ClientChanged.compacted),
     Topic(queue.TicketEvent.topic),
     Topic(queue.CounterChanged.topic, compacted=queue.CounterChanged.compacted),
     Topic(queue.AppointmentEvent.topic),

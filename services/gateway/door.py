@@ -9,13 +9,16 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from libs.common.app import Core
-from libs.common.auth import bearer
+from libs.common.auth import Principal, bearer
 from libs.common.consumer import Broadcast
-from libs.common.problems import NotHttp, Unauthenticated
+from libs.common.issuers import TokenSigner, gateway_key
+from libs.common.problems import NotHttp
 from libs.common.settings import SERVICES
 from libs.contracts.following import following_registry
 from libs.contracts.queue import QueueLoad
-from services.gateway.clients import over_http
+from libs.contracts.registry import ClientChanged
+from services.gateway.api_keys import ApiKeys
+from services.gateway.clients import Headers, over_http
 from services.gateway.directory import City
 
 _BY_FIRST_SEGMENT: Final = {
@@ -23,6 +26,7 @@ _BY_FIRST_SEGMENT: Final = {
         ("units", "centres", "readiness", "officials", "procedures", "clients", "calendar"),
         "registry",
     ),
+    "audit": "registry",
     **dict.fromkeys(("tickets", "appointments", "queue", "kiosks"), "queue"),
     **dict.fromkeys(("dossiers", "files", "applicants", "track", "feedback", "portal"), "intake"),
     **dict.fromkeys(("reports", "indices"), "reporting"),
@@ -68,14 +72,14 @@ class Door:
             await self._app(scope, receive, send)
             return
         _check_path(scope)
+        if scope["path"].startswith("/v1/"):
+            scope["headers"] = await _admitted(scope)
         found = service_of(scope["path"])
         if found is None:
             await self._app(scope, receive, send)
             return
         service, scope["route_template"] = found
-        state = scope["state"]
-        _check_credentials(scope, state["verifier"])
-        await state["forwarder"].forward(service, scope, receive, send)
+        await scope["state"]["forwarder"].forward(service, scope, receive, send)
 
 
 def _check_path(scope: Scope) -> None:
@@ -86,31 +90,67 @@ def _check_path(scope: Scope) -> None:
         raise TwoMeanings("encode the path as UTF-8")
 
 
-def _check_credentials(scope: Scope, verifier: Any) -> None:
-    """Refuse a token that no service would accept, before it costs one anything."""
-    authorizations = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(authorizations) > 1:
-        raise NotHttp("Authorization was sent more than once")
-    if token := bearer(authorizations[0].decode("latin-1") if authorizations else None):
-        verifier.verify(token)
-    if any(name == b"x-api-key" for name, _ in scope["headers"]):
-        raise Unauthenticated("this API key is not registered")
+async def _admitted(scope: Scope) -> Headers:
+    """Check who calls before it costs a service anything; give the headers that tell the service.
+
+    A bearer token goes on as it is. An API key stays here: for its holder, as for citizens, who
+    show nothing, the gateway signs a token of its own.
+    """
+    state = scope["state"]
+    tokens = [value for name, value in scope["headers"] if name == b"authorization"]
+    keys = [value for name, value in scope["headers"] if name == b"x-api-key"]
+    if len(tokens) > 1 or len(keys) > 1:
+        raise NotHttp("credentials were sent more than once")
+    token = bearer(tokens[0].decode("latin-1") if tokens else None)
+    principal = state["api_keys"].holder(keys[0]) if keys else Principal()
+    if token:
+        await state["verifier"].identify(token)
+        if keys:
+            raise NotHttp("send a token or an API key, not both")
+        headers: Headers = scope["headers"]
+        return headers
+    signed = b"Bearer " + state["signer"].token(principal).encode()
+    others = [pair for pair in scope["headers"] if pair[0] != b"x-api-key"]
+    return [*others, (b"authorization", signed)]
 
 
 @asynccontextmanager
 async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
     """Open what only the gateway has: the city it knows and the way to the services."""
+    signer = TokenSigner(gateway_key(core.settings), core.settings.oidc_audience)
     async with (
         following_registry(core) as state,
         over_http(core.settings, stopping=core.stopping) as forwarder,
     ):
+        api_keys = _follow_clients(core)
         city = City(state["directory"])
         loads = Broadcast("gateway-loads", core.bus, [QueueLoad.topic], city.take_load)
         core.tasks.start("loads", loads.run())
-        own = state | {"city": city, "forwarder": forwarder}
+        own = state | {
+            "city": city, "forwarder": forwarder, "api_keys": api_keys, "signer": signer
+        }  # fmt: skip
         for service in SERVICES:
             core.health.wanted[service] = _asks(own, service)
         yield own
+
+
+def _follow_clients(core: Core) -> ApiKeys:
+    api_keys = ApiKeys()
+    reader = Broadcast("gateway-clients", core.bus, [ClientChanged.topic], api_keys.take)
+    api_keys.complete = reader.loaded.is_set
+
+    async def loaded() -> str | None:
+        if api_keys.complete() or reader.missing:
+            return None  # a topic that is missing shows as degraded; API keys wait for it
+        return f"still reading who may call ({reader.problem or 'a moment'})"
+
+    async def following() -> str | None:
+        return reader.problem
+
+    core.health.needed["clients"] = loaded
+    core.health.wanted["clients-feed"] = following
+    core.tasks.start("clients", reader.run())
+    return api_keys
 
 
 def _asks(state: dict[str, Any], service: str) -> Any:

@@ -2,6 +2,7 @@
 
 from libs.common.app import Service, create_app
 from libs.contracts import topics
+from libs.contracts.access import ACCESS
 from services.gateway import api, door, pages
 
 app = create_app(
@@ -9,6 +10,7 @@ app = create_app(
         "gateway",
         "The one door: authentication, the routing rule, and the way to every service.",
         routers=[api.router, pages.router],
+        access=ACCESS,
         resources=door.resources,
         topics=topics.NAMES,
         wrap=door.Door,

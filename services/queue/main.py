@@ -2,6 +2,7 @@
 
 from libs.common.app import Service, create_app
 from libs.contracts import topics
+from libs.contracts.access import ACCESS
 from services.queue import api, handlers, live
 
 app = create_app(
@@ -9,6 +10,7 @@ app = create_app(
         "queue",
         "Tickets, counters, calls and live boards.",
         routers=api.ROUTERS,
+        access=ACCESS,
         handlers=handlers.router,
         resources=live.resources,
         topics=topics.NAMES,

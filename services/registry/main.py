@@ -2,14 +2,23 @@
 
 from libs.common.app import Service, create_app
 from libs.contracts import topics
+from libs.contracts.access import ACCESS
 from libs.contracts.following import following_registry
-from services.registry import api
+from services.registry import api, audit_api, clients_api
 
 app = create_app(
     Service(
         "registry",
-        "Units and their codes, succession, centres, procedures and the calendar.",
-        routers=[api.units, api.centres, api.procedures, api.calendar],
+        "Units and their codes, succession, centres, procedures, the calendar, and who may call.",
+        routers=[
+            api.units,
+            api.centres,
+            api.procedures,
+            api.calendar,
+            clients_api.router,
+            audit_api.router,
+        ],
+        access=ACCESS,
         resources=following_registry,
         topics=topics.NAMES,
     )

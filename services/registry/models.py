@@ -1,9 +1,9 @@
 """Tables of the registry."""
 
-from datetime import date
-from typing import Any
+from datetime import date, datetime
+from typing import Any, ClassVar
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData, text
+from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, MetaData, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -15,6 +15,7 @@ class Base(DeclarativeBase):
     """The registry's tables."""
 
     metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: DateTime(timezone=True)}
 
 
 METADATA = [Base.metadata, mechanism]
@@ -153,3 +154,37 @@ class CalendarOverride(Base):
     decision: Mapped[str]
     note: Mapped[str]
     in_lieu_of: Mapped[date | None]
+
+
+class Client(Base):
+    """A kiosk, or the national portal, that calls with an API key."""
+
+    __tablename__ = "clients"
+    __table_args__ = (
+        CheckConstraint("kind IN ('kiosk', 'portal')", name="kind"),
+        CheckConstraint("(kind = 'kiosk') = (units <> '[]'::jsonb)", name="kiosk_has_units"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int]
+    kind: Mapped[str]
+    name: Mapped[str]
+    units: Mapped[list[str]] = mapped_column(JSONB)
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+    keys: Mapped[list["ApiKey"]] = relationship(
+        lazy="selectin", cascade="all, delete-orphan", order_by="ApiKey.created_at"
+    )
+
+
+class ApiKey(Base):
+    """A client's key as its hash: what was shown once cannot be read from here."""
+
+    __tablename__ = "api_keys"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    client: Mapped[str] = mapped_column(ForeignKey("clients.id"), index=True)
+    created_at: Mapped[datetime]
+    not_after: Mapped[datetime | None]
+    """Set when another key takes over; by the wall clock, as all credentials are."""

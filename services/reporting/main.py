@@ -2,6 +2,7 @@
 
 from libs.common.app import Service, create_app
 from libs.contracts import topics
+from libs.contracts.access import ACCESS
 from libs.contracts.following import following_registry
 from services.reporting import api, handlers
 
@@ -10,6 +11,7 @@ app = create_app(
         "reporting",
         "The weekly report, computed from what the other services announce.",
         routers=[api.reports],
+        access=ACCESS,
         handlers=handlers.router,
         resources=following_registry,
         topics=topics.NAMES,

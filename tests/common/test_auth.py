@@ -1,6 +1,5 @@
 """Tokens: who is believed, and everything that is not."""
 
-import asyncio
 import base64
 import json
 import stat
@@ -20,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import APIRouter
 
-from libs.common import auth
 from libs.common.app import Service, create_app
 from libs.common.auth import (
     DEVELOPMENT_ISSUER,
@@ -29,11 +27,9 @@ from libs.common.auth import (
     Principal,
     Verifier,
     bearer,
-    follow_issuer,
 )
 from libs.common.problems import Unauthenticated
 from libs.contracts.roles import CityOffice
-from tests.common.helpers import eventually
 from tests.support import running, settings_for
 from tests.support import token as token_of
 
@@ -377,40 +373,3 @@ def jwks(key: Ed25519PrivateKey, kid: str = "k1") -> dict[str, Any]:
     """Publish a key."""
     document = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key()))
     return {"keys": [document | {"kid": kid, "alg": "EdDSA", "use": "sig"}]}
-
-
-async def test_the_providers_keys_are_followed_and_kept_while_it_is_away_or_answers_nonsense(
-    key: Ed25519PrivateKey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    provider, verifier = Provider(), Verifier("motcua")
-    real, sleep = httpx.AsyncClient, asyncio.sleep
-
-    def client(**options: Any) -> httpx.AsyncClient:
-        return real(transport=provider, **options)
-
-    async def shortly(_: float) -> None:
-        await sleep(0.001)
-
-    monkeypatch.setattr(httpx, "AsyncClient", client)
-    monkeypatch.setattr(auth, "asyncio", type("Shortly", (), {"sleep": shortly}))
-    provider.answer = jwks(key)
-    following = asyncio.create_task(follow_issuer(verifier, ISSUER, "https://id.example.org/jwks"))
-    try:
-        token = signed(key)
-        await eventually(lambda: verifier._keys)
-        for nonsense in NONSENSE:
-            provider.answer = nonsense
-            enough = provider.asked + 2
-            while provider.asked < enough and not following.done():
-                await sleep(0.001)
-            assert not following.done(), nonsense
-            assert verifier.verify(token).subject == "ann", nonsense
-        other = Ed25519PrivateKey.generate()
-        provider.answer = jwks(other, "k2")
-        await eventually(lambda: (ISSUER, "k2") in verifier._keys)
-        assert verifier.verify(signed(other, kid="k2")).subject == "ann"
-        with pytest.raises(Unauthenticated):
-            verifier.verify(token)
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)

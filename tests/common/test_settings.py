@@ -13,7 +13,7 @@ from libs.common.settings import Settings
 PRODUCTION: dict[str, str] = {
     "MOTCUA_PROFILE": "production",
     "MOTCUA_OIDC_ISSUER": "https://id.example.org",
-    "MOTCUA_OIDC_JWKS_URL": "https://id.example.org/jwks",
+    "MOTCUA_GATEWAY_PUBLIC_KEYS": "-----BEGIN PUBLIC KEY-----",
     "MOTCUA_DATABASE_URL": "postgresql://queue:s3cret@db.example.org/motcua",
 }
 
@@ -56,8 +56,17 @@ def test_production_is_served_when_it_is_set_up_for_it(monkeypatch: pytest.Monke
         ({"MOTCUA_CLOCK": "2026-11-16T07:25+07:00,x60,1"}, "MOTCUA_CLOCK"),
         ({"MOTCUA_HOURS": "demo"}, "MOTCUA_HOURS"),
         ({"MOTCUA_OIDC_ISSUER": ""}, "MOTCUA_OIDC_ISSUER"),
-        ({"MOTCUA_OIDC_JWKS_URL": ""}, "MOTCUA_OIDC_JWKS_URL"),
+        ({"MOTCUA_OIDC_ISSUER": "urn:motcua:development"}, "MOTCUA_OIDC_ISSUER"),
+        ({"MOTCUA_GATEWAY_PUBLIC_KEYS": ""}, "MOTCUA_GATEWAY_PUBLIC_KEYS"),
         ({"MOTCUA_ALLOW_UNSAFE_DATABASE": "1"}, "MOTCUA_ALLOW_UNSAFE_DATABASE"),
+        ({"MOTCUA_DATABASE_URL": "postgresql://queue:motcua@db/motcua"}, "default password"),
+        ({"MOTCUA_DATABASE_URL": "postgresql://queue:queue@db/motcua"}, "default password"),
+        ({"MOTCUA_DATABASE_URL": "postgresql://queue:@db/motcua"}, "default password"),
+        (
+            {"MOTCUA_DATABASE_URL": f"postgresql://queue:{service_password('motcua', 'queue')}@db"},
+            "default password",
+        ),
+        ({"MOTCUA_ADMIN_DATABASE_URL": "postgresql://postgres:Postgres@db/m"}, "default password"),
         ({"MOTCUA_FAULT": "relay.sent"}, "MOTCUA_FAULT"),
     ],
 )

@@ -380,9 +380,9 @@ _UNKNOWN = "H29.99999"
         ("manager", "portal", 403, 403, 404),
         ("portal", "portal", 201, 201, 404),
         ("portal", "web", 403, 403, 404),
-        ("city", "web", 403, 403, 404),
-        ("ops", "web", 403, 403, 404),
-        ("visitor", "web", 403, 403, 404),
+        ("city", "web", 403, 403, 403),
+        ("ops", "web", 403, 403, 403),
+        ("visitor", "web", 403, 403, 403),
     ],
 )
 async def test_a_role_hands_out_tickets_of_its_units_by_its_channels(
