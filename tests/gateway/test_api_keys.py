@@ -21,7 +21,7 @@ from services.gateway.api_keys import ApiKeys
 from services.gateway.main import app
 from services.registry.clients import hash_of
 from tests.gateway.city import record
-from tests.gateway.serving import serving, talk, with_state, written
+from tests.serving import serving, talk, with_state, written
 from tests.support import bearer, settings_for, token
 
 KEY = "motcua_one"
