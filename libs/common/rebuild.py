@@ -184,8 +184,8 @@ class _Reading:
         return bool(received)
 
     async def _tell(self) -> None:
-        if monotonic() - self._counted_at > 1:
-            # A group that never commits lags behind by the whole log.
+        if monotonic() - self._counted_at > 10:
+            # A group that never commits lags behind by the whole log. Asking takes Kafka a moment.
             behind = await self.bus.lag(self.what.twin, self.what.router.topics)
             self._in_log = sum(behind.values())
             self._counted_at = monotonic()
@@ -277,11 +277,15 @@ async def _catch_up(
 
 
 async def _lacking(
-    owner: Any, what: Projections, began: datetime, *, among: Sequence[UUID] | None = None
+    owner: Any, what: Projections, began: datetime | None, *, among: Sequence[UUID] | None = None
 ) -> list[UUID]:
-    """List the events, all or of some, that the service has handled since and the twin has not."""
+    """List the events, all or of some, that the service has handled since and the twin has not.
+
+    Without `began` since as long ago as the service remembers.
+    """
     rows = await owner.fetch(
-        f"SELECT event_id FROM {what.service}.inbox AS live WHERE received_at >= $1 "
+        f"SELECT event_id FROM {what.service}.inbox AS live "
+        "WHERE ($1::timestamptz IS NULL OR received_at >= $1) "
         "AND ($2::uuid[] IS NULL OR event_id = ANY($2)) AND NOT EXISTS "
         f"(SELECT FROM {what.twin}.inbox AS fresh WHERE fresh.event_id = live.event_id) AND NOT "
         f"EXISTS (SELECT FROM {what.twin}.outbox AS dead WHERE dead.event_id = live.event_id)",
@@ -302,7 +306,11 @@ async def _refuse_announcements(owner: Any, what: Projections) -> None:
 
 
 async def _refuse_losses(owner: Any, what: Projections) -> None:
-    """Refuse to drop rows that the log no longer tells: a shortened topic would shorten history."""
+    """Refuse to forget what the log no longer tells: a shortened topic would shorten history.
+
+    Rows that would go are found however old they are; what one event added to a row that stays, as
+    long as the inbox remembers the event. Of a compacted topic's states only the last is expected.
+    """
     for table in what.tables:
         key = await owner.fetchval(
             "SELECT string_agg(quote_ident(attname), ', ') FROM pg_index JOIN pg_attribute "
@@ -318,6 +326,12 @@ async def _refuse_losses(owner: Any, what: Projections) -> None:
                 f"{lost} rows of {what.service}.{table} would be lost: the log no longer holds "
                 "their events"
             )
+    if any(kind.compacted for kind in what.router):
+        return
+    if gone := await _lacking(owner, what, None):
+        raise RebuildRefused(
+            f"{len(gone)} events that {what.service} has handled are no longer in the log"
+        )
 
 
 async def _lock_all(owner: Any, tables: Collection[str]) -> None:

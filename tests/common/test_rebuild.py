@@ -367,6 +367,17 @@ async def test_a_log_that_has_lost_its_beginning_is_no_ground_to_rebuild_on(
     assert await embedded.tally() == {"new": (2, 3)}
 
 
+async def test_neither_is_a_log_that_lacks_part_of_what_a_row_was_made_of(
+    embedded: Place,
+) -> None:
+    await embedded.handle(await embedded.send(*counted("a", 1, 2, 3)))
+    async with admin(embedded.url) as connection:
+        await connection.execute('DELETE FROM bus.log WHERE "offset" = 0')
+    with pytest.raises(RebuildRefused, match="1 events that queue has handled are no longer in"):
+        await embedded.rebuild()
+    assert await embedded.tally() == {"a": (3, 3)}
+
+
 async def test_a_topic_that_is_missing_is_no_ground_either(place: Place) -> None:
     @(router := EventRouter()).on(Elsewhere)
     async def ignore(_event: Elsewhere, _session: AsyncSession) -> None:
