@@ -15,6 +15,7 @@ from libs.common.bus.base import Bus
 from libs.common.dead_letters import list_dead_letters
 from libs.common.settings import SERVICES
 from libs.contracts import topics
+from libs.contracts.queue import VisitEvent
 from tests.chaos.ledger import Fact, Ledger
 from tests.chaos.report import Expected
 from tests.common.things import all_of
@@ -95,7 +96,10 @@ async def _behind(connection: Any, bus: Bus, services: Iterable[str]) -> dict[st
         for service in services
     }
     if "reporting" in services:
-        waits["reporting"] = sum((await bus.lag("reporting", list(FACTS))).values())
+        # The queue hears of receipts, and what it then tells is counted by reporting in its turn.
+        waits["queue"] = sum((await bus.lag("queue", ["intake.dossiers.v1"])).values())
+        told = [*FACTS, VisitEvent.topic]
+        waits["reporting"] = sum((await bus.lag("reporting", told)).values())
     return {name: count for name, count in waits.items() if count}
 
 
@@ -229,11 +233,24 @@ async def _check_bus(bus: Bus, ledger: Ledger, findings: Findings) -> set[str]:
                 )
             newest[data[name]] = data["version"]
     findings.events = len(ids)
+    ids |= await _check_visits(bus, findings)
     findings.same_set("event", ledger.facts, facts)
     for counted, where in ((ledger.facts, "acknowledged"), (facts, "announced")):
         findings.duplicates += [f"{where}: {fact}" for fact, n in counted.items() if n > 1]
     letters = await list_dead_letters(bus, [topic.name for topic in topics.FACTS])
     findings.compare("dead letters", 0, len(letters))
+    return ids
+
+
+async def _check_visits(bus: Bus, findings: Findings) -> set[str]:
+    """Look for one receipt at most per ticket, whoever heard of the dossier; give the ids."""
+    ids: set[str] = set()
+    receipts: Counter[str] = Counter()
+    for record in await all_of(bus, VisitEvent.topic):
+        if record.headers["ce_id"] not in ids:
+            ids.add(record.headers["ce_id"])
+            receipts[json.loads(record.value or b"")["ticket_id"]] += 1
+    findings.duplicates += [f"receipt of {ticket}" for ticket, n in receipts.items() if n > 1]
     return ids
 
 
