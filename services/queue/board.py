@@ -30,6 +30,8 @@ class Ticket:
     issued_at: datetime
     due_at: datetime
     called_at: datetime | None
+    called_before: bool = False
+    """Whether its first wait, which the promise is about, is over."""
 
     def shown(self) -> dict[str, Any]:
         """Give what people see of it: nothing personal and no id."""
@@ -75,6 +77,10 @@ def after(type_: str, step: Step, before: Ticket | None) -> Ticket:
         raise ValueError(f"what {type_} made of the ticket cannot be told from it")
     away = status in ("waiting", "cancelled")
     called_at = step.at if status == "called" else before.called_at if before else None
+    if before is None:  # new, or put aside, missed or cancelled before
+        called_before = type_ not in ("TicketIssued", "TicketReissued")
+    else:
+        called_before = before.called_before or before.status != "waiting"
     return Ticket(
         version=step.version,
         number=step.number,
@@ -83,6 +89,7 @@ def after(type_: str, step: Step, before: Ticket | None) -> Ticket:
         issued_at=step.issued_at,
         due_at=step.due_at,
         called_at=None if away else called_at,
+        called_before=called_before or status == "called",
     )
 
 
@@ -210,7 +217,8 @@ class Board:
     def figures(self, now: datetime, forecast: int | None) -> dict[str, Any]:
         """Count who waits; times in seconds."""
         waiting = self._waiting(now)
-        since = min((ticket.issued_at for ticket in waiting), default=now)
+        first = (ticket.issued_at for ticket in waiting if not ticket.called_before)
+        since = min(first, default=now)
         return {
             "unit": self.unit,
             "as_of": fast_json.instant(now),
@@ -266,18 +274,26 @@ class Board:
 # From the tables --------------------------------------------------------------------------------
 
 _TICKETS = """
-SELECT id, unit, version, number, status, counter, issued_at, due_at, called_at FROM tickets
+SELECT id, unit, version, number, status, counter, issued_at, due_at, called_at,
+    first_called_at IS NOT NULL AS called_before
+FROM tickets
 WHERE status = 'waiting' AND due_at >= $1
 UNION ALL
-SELECT id, unit, version, number, status, counter, issued_at, due_at, called_at FROM tickets
+SELECT id, unit, version, number, status, counter, issued_at, due_at, called_at,
+    first_called_at IS NOT NULL AS called_before
+FROM tickets
 WHERE status IN ('called', 'serving')
 """
 
 _TICKETS_OF_ONE = """
-SELECT id, unit, version, number, status, counter, issued_at, due_at, called_at FROM tickets
+SELECT id, unit, version, number, status, counter, issued_at, due_at, called_at,
+    first_called_at IS NOT NULL AS called_before
+FROM tickets
 WHERE unit = $2 AND status = 'waiting' AND due_at >= $1
 UNION ALL
-SELECT id, unit, version, number, status, counter, issued_at, due_at, called_at FROM tickets
+SELECT id, unit, version, number, status, counter, issued_at, due_at, called_at,
+    first_called_at IS NOT NULL AS called_before
+FROM tickets
 WHERE unit = $2 AND status IN ('called', 'serving')
 """
 
@@ -317,5 +333,5 @@ def _ticket(row: asyncpg.Record) -> Ticket:
     called_at = None if row["status"] == "waiting" else row["called_at"]
     return Ticket(
         row["version"], row["number"], row["status"], row["counter"], row["issued_at"],
-        row["due_at"], called_at,
+        row["due_at"], called_at, row["called_before"],
     )  # fmt: skip

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.queue.board import ON_BOARD, Board, Desk, Ticket
+from services.queue.board import ON_BOARD, Board, Desk, Step, Ticket, after
 from tests.queue.hall import MONDAY
 from tests.queue.screen import Screen, Sent
 
@@ -71,6 +73,52 @@ def test_the_next_are_those_due_first_and_yesterdays_are_not_shown() -> None:
     numbers = [f"A{number:03}" for number in (1, 2, 3, 7, 8, 9, 10, 11, 12, 13)]
     assert [ticket["number"] for ticket in shown["next"]] == numbers
     assert (shown["waiting"], shown["oldest_wait_seconds"]) == (12, 29 * 60)
+
+
+def a_step(**more: Any) -> Step:
+    """Make a step of a ticket."""
+    told = {"ticket_id": identity(1), "unit": "U", "version": 2, "number": "A001", "at": MONDAY}
+    return Step(**(told | {"issued_at": MONDAY, "due_at": MONDAY, "counter": 3} | more))
+
+
+@pytest.mark.parametrize(
+    ("type_", "status", "counter", "called_before"),
+    [
+        ("TicketIssued", "waiting", None, False),
+        ("TicketReissued", "waiting", None, False),
+        ("TicketCalled", "called", 3, True),
+        ("TicketStarted", "serving", 3, True),
+        ("TicketParked", "parked", 3, True),
+        ("TicketReturned", "waiting", None, True),
+        ("TicketNoShow", "no_show", 3, True),
+        ("TicketFinished", "finished", 3, True),
+        ("TicketTransferred", "waiting", None, True),
+    ],
+)
+def test_a_step_tells_what_the_ticket_became_whether_or_not_it_was_known(
+    type_: str, status: str, counter: int | None, called_before: bool
+) -> None:
+    ticket = after(type_, a_step(), None)
+    assert (ticket.status, ticket.counter, ticket.called_before) == (status, counter, called_before)
+    first = after(type_, a_step(), a_ticket(1))
+    assert first.called_before == (status == "called"), "who only waited was not called before"
+
+
+def test_a_ticket_that_is_sent_to_another_unit_leaves_the_board() -> None:
+    assert after("TicketTransferred", a_step(to_unit="V"), None).status == "transferred"
+
+
+@pytest.mark.parametrize(
+    ("type_", "more"),
+    [
+        ("TicketFolded", {}),
+        ("TicketCalled", {"due_at": None}),
+        ("TicketCalled", {"issued_at": None}),
+    ],
+)
+def test_a_step_that_says_too_little_is_not_guessed(type_: str, more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=type_):
+        after(type_, a_step(**more), None)
 
 
 @given(log=logs(), data=st.data())

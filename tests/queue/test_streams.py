@@ -190,6 +190,24 @@ async def test_a_heartbeat_counts_on_while_nothing_happens(
         assert screen.board["next"] == [], "yesterday's tickets are called no more"
 
 
+async def test_the_longest_wait_is_that_of_those_who_wait_for_their_first_call(
+    replicas: list[Replica], clock: FrozenClock, unit: str
+) -> None:
+    here, screen = replicas[0], Screen()
+    await set_counter(here.client, unit)
+    await take(here.client, unit)
+    async with line(here.port, stream_of(unit)) as opened:
+        ticket = (await call(here.client, unit)).json()
+        for name in ("start", "park", "return"):
+            assert (await step(here.client, ticket, name)).status_code == 200
+        clock.at += seconds(70)
+        await take(here.client, unit)
+        await watch(screen, opened, lambda: screen.board.get("waiting") == 2)
+        clock.at += seconds(5)
+        await watch(screen, opened, lambda: screen.board["oldest_wait_seconds"] == 5)
+    assert (await board_of(here, unit))["oldest_wait_seconds"] == 5
+
+
 async def test_a_board_that_is_not_known_to_be_true_falls_silent(
     replicas: list[Replica], unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
