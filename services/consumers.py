@@ -9,6 +9,8 @@ import services.reporting.handlers
 from libs.common.events import EventRouter
 from libs.contracts import directory
 from libs.contracts.queue import QueueLoad
+from libs.contracts.registry import ClientChanged
+from services.queue.projection import TOPICS as BOARD_TOPICS
 
 ROUTERS: Mapping[str, EventRouter] = {
     "registry": services.registry.handlers.router,
@@ -21,8 +23,8 @@ ROUTERS: Mapping[str, EventRouter] = {
 FOLLOWED: Mapping[str, tuple[str, ...]] = {
     "registry": directory.TOPICS,
     "intake": directory.TOPICS,
-    "queue": directory.TOPICS,
+    "queue": (*directory.TOPICS, *BOARD_TOPICS),
     "reporting": directory.TOPICS,
-    "gateway": (*directory.TOPICS, QueueLoad.topic),
+    "gateway": (*directory.TOPICS, QueueLoad.topic, ClientChanged.topic),
 }
 """Every process of the service reads these from the first record; a test asks the running ones."""

@@ -71,6 +71,9 @@ search-audit         -       -      -        -        -     -       any
 
 _ROUTES: Final = """
 GET    /                                            look
+GET    /overview                                    look
+GET    /units/{unit}/board                          look
+GET    /web/{name}                                  look
 GET    /docs                                        look
 GET    /openapi.json                                look
 GET    /livez                                       look

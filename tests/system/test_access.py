@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from libs.common.app import Service, create_app
 from libs.contracts.access import ACCESS
 from libs.contracts.roles import RULES, Role
-from services.embedded import city
+from services.embedded import APPS, GATEWAY, city
 from tests.support import bearer, running, settings_for
 from tests.system.walk import HERE, THERE, Walk, ask
 
@@ -61,6 +61,18 @@ async def test_each_name_in_the_query_is_looked_at(app: Any) -> None:
     officer = bearer("officer", HERE)
     for query in (f"unit={THERE}&unit={HERE}", f"unit={HERE}&unit={THERE}"):
         assert (await ask(app, "GET", f"/v1/dossiers?{query}", officer)).status == 403
+
+
+def test_every_route_has_a_rule_also_where_it_is_not_described() -> None:
+    routes = {
+        (method, route.path)
+        for each in (*APPS.values(), GATEWAY)
+        for included in each.routes
+        for route in getattr(getattr(included, "original_router", None), "routes", ())
+        for method in route.methods
+    }
+    assert ("GET", "/units/{unit}/board") in routes
+    assert routes - RULES.keys() == set()
 
 
 # Deny by default ------------------------------------------------------------------------------

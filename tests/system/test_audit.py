@@ -215,8 +215,9 @@ def hot_statements() -> dict[str, str]:
     found = {f"step {move.name}": move.statement for move in moves.MOVES}
     for module in pkgutil.walk_packages(services.queue.__path__, "services.queue."):
         if ".migrations" not in module.name:
-            constants = vars(importlib.import_module(module.name))
-            found |= {n: v for n, v in constants.items() if str(v).startswith("\nWITH")}
+            constants = vars(importlib.import_module(module.name)).items()
+            texts = {name: value for name, value in constants if isinstance(value, str)}
+            found |= {name: text for name, text in texts.items() if text.startswith("\nWITH")}
     return {name: text for name, text in found.items() if "INTO idempotency_keys" in text}
 
 
