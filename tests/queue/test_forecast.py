@@ -224,9 +224,9 @@ def test_no_value_moves_a_mean_by_more_than_four_medians(
     values: list[float], prior: float, weight: int
 ) -> None:
     mean = robust_mean(values, prior, weight)
-    assert min([prior, *values]) <= mean <= max([prior, *values])
+    assert 0.999 * min([prior, *values]) <= mean <= 1.001 * max([prior, *values])
     if len(values) < weight:
-        assert mean <= 4 * prior * (len(values) + 1) / len(values) if values else mean == prior
+        assert mean <= 4.001 * prior, "most of what is known is the prior"
 
 
 def test_procedures_differ_and_a_visit_for_several_takes_each() -> None:

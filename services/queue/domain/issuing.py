@@ -135,8 +135,8 @@ def check_time_left(
 ) -> None:
     """Refuse a ticket whose turn is not expected before the centre closes for the day.
 
-    Breaks do not count: a ticket survives them. Without a margin, or while nobody can tell how
-    long the wait is, everybody gets one.
+    A ticket survives a break, which the forecast has in it. Without a margin, or while nobody can
+    tell how long the wait is, everybody gets one.
 
     Raises:
         NoTimeLeft: with the next opening.
@@ -145,9 +145,9 @@ def check_time_left(
         return
     hours, calendar = directory.hours(unit), directory.calendar
     today = periods(business_day(now), hours, calendar)
-    open_left = sum((max(timedelta(), ends - max(begins, now)) for begins, ends in today), _NONE)
     closes = today[-1][1] if today else now
-    if is_open(closes, hours, calendar) or timedelta(seconds=forecast) + margin <= open_left:
+    turn = now + timedelta(seconds=forecast)
+    if is_open(closes, hours, calendar) or turn + margin <= closes:
         return
     opens = next_opening(closes, hours, calendar)
     written = fast_json.instant(opens) if opens else None
@@ -156,6 +156,3 @@ def check_time_left(
         f"at {written}",
         next_opening=written,
     )
-
-
-_NONE = timedelta()
