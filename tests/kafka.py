@@ -32,13 +32,16 @@ def own_broker(
     port: int | None = None,
     settings: Mapping[str, str] | None = None,
     cluster: str | None = None,
+    listener: str = "PLAINTEXT",
 ) -> Iterator[Broker]:
     """Run a broker that a test may kill, freeze and start again."""
     require_tools()
     told = _SETTINGS | dict(settings or {})
     with (
         reachable_folder() as folder,
-        Broker(folder, port=port, settings=told, jvm=_JVM, cluster=cluster) as broker,
+        Broker(
+            folder, port=port, settings=told, jvm=_JVM, cluster=cluster, listener=listener
+        ) as broker,
     ):
         yield broker
 

@@ -54,6 +54,7 @@ class Broker:
         settings: Mapping[str, str] | None = None,
         jvm: tuple[str, ...] = ("-Xmx512m",),
         cluster: str | None = None,
+        listener: str = "PLAINTEXT",
     ) -> None:
         """Describe it; nothing is started before `start`. Without a port a free one is chosen."""
         self.folder = folder.absolute()
@@ -61,6 +62,7 @@ class Broker:
         self.controller_port = free_port()
         self.cluster = cluster or base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
         """The cluster that a new data folder belongs to."""
+        self._listener = listener
         self._settings = dict(settings or {})
         self._jvm = jvm
         self._process: subprocess.Popen[bytes] | None = None
@@ -154,9 +156,9 @@ class Broker:
 
     def _write_properties(self) -> Path:
         properties = _SETTINGS | {
-            "listeners": f"PLAINTEXT://{self.bootstrap},"
+            "listeners": f"{self._listener}://{self.bootstrap},"
             f"CONTROLLER://127.0.0.1:{self.controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "advertised.listeners": f"{self._listener}://{self.bootstrap}",
             "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
             "log.dirs": str(self.folder / "data"),
         }

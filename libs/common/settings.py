@@ -4,7 +4,7 @@ from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     database_hot_pool: int = Field(default=8, ge=1, le=200)
     """Connections a service keeps for its single-statement paths."""
     kafka_bootstrap: str | None = None
+    kafka_security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
+    kafka_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_username: str | None = None
+    kafka_password: SecretStr | None = None
+    kafka_ca: Path | None = None
+    """File with the certificates that the brokers' are signed by; unset, those of the machine."""
     facts_kept_days: int | None = Field(default=None, ge=1)
     """For how long Kafka keeps facts; unset, for ever: a rebuild needs all of them."""
     clock: str = "system"
@@ -190,6 +196,17 @@ class Settings(BaseSettings):
     def at_risk_seconds(self) -> int:
         """The wait past which the promise is at risk: by default 15 minutes of the 20."""
         return self.wait_at_risk_seconds or self.sla_seconds * 3 // 4
+
+    @model_validator(mode="after")
+    def _kafkas_account_is_whole(self) -> Self:
+        if self.kafka_security.startswith("sasl") and not (
+            self.kafka_username and self.kafka_password
+        ):
+            raise ValueError(
+                f"MOTCUA_KAFKA_SECURITY={self.kafka_security} needs an account: "
+                "set MOTCUA_KAFKA_USERNAME and MOTCUA_KAFKA_PASSWORD"
+            )
+        return self
 
     @cached_property
     def development(self) -> bool:

@@ -28,6 +28,7 @@ from libs.common.bus.base import (
 )
 from libs.common.bus.differences import differences
 from libs.common.bus.kafka import Connection, KafkaBus, open_kafka_bus
+from libs.common.bus.opening import open_bus
 from libs.common.consumer import Broadcast, Consumer
 from libs.common.db import Database
 from libs.common.events import EventRouter, publish
@@ -36,6 +37,7 @@ from tests.common.carriers import admin_client
 from tests.common.helpers import Wire, eventually, read
 from tests.common.things import AT, TOPICS, Counted, all_of, counts
 from tests.kafka import own_broker
+from tests.support import settings_for
 
 pytestmark = pytest.mark.kafka
 
@@ -558,3 +560,41 @@ async def test_a_handler_slower_than_the_group_waits_loses_its_share_and_has_its
                 assert "Fenced" in (slow.problem or "")
                 await city.count(5)
                 await city.everything_applied()
+
+
+# Who may speak to it ---------------------------------------------------------------------------
+
+
+async def test_brokers_that_ask_for_an_account_are_served_with_it_and_refuse_another(
+    database_url: str,
+) -> None:
+    port = free_port()
+    accounts = 'username="broker" password="between" user_broker="between" user_motcua="hush"'
+    told = {
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+        "inter.broker.listener.name": "SASL_PLAINTEXT",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "listener.name.sasl_plaintext.plain.sasl.jaas.config": (
+            f"org.apache.kafka.common.security.plain.PlainLoginModule required {accounts};"
+        ),
+    }
+    with own_broker(port=port, settings=told, listener="SASL_PLAINTEXT") as broker:
+        named: dict[str, Any] = {
+            "kafka_bootstrap": broker.bootstrap,
+            "kafka_security": "sasl_plaintext",
+            "kafka_mechanism": "PLAIN",
+            "kafka_username": "motcua",
+        }
+        settings = settings_for(database_url, **named, kafka_password="hush")
+        async with open_bus(settings, "queue") as bus:
+            topic = await new_topic(bus)
+            async with bus.producer("account") as producer:
+                await producer.send(numbered(topic, 0))
+            async with bus.subscribe("account", [topic]) as member:
+                assert len(await read(member, 1)) == 1
+        wrong = settings_for(database_url, **named, kafka_password="guessed")
+        async with open_bus(wrong, "queue") as bus:
+            with pytest.raises(BusError) as refused:
+                await bus.ping()
+            assert "guessed" not in str(refused.value)

@@ -1,11 +1,13 @@
 """Settings: the environment, secret files, and what production refuses."""
 
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from libs.common.bus.opening import security_of
 from libs.common.db import service_password, service_url
 from libs.common.migrate import admin_url
 from libs.common.settings import Settings
@@ -140,3 +142,18 @@ def test_without_a_database_a_service_says_what_to_set() -> None:
 
 def test_an_upstreams_address_loses_its_last_slash() -> None:
     assert Settings(queue_url="http://queue:9003/").upstream("queue") == "http://queue:9003"
+
+
+def test_an_account_for_kafka_is_whole_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = {"MOTCUA_KAFKA_SECURITY": "sasl_ssl", "MOTCUA_KAFKA_USERNAME": "motcua"}
+    with pytest.raises(ValidationError, match="MOTCUA_KAFKA_PASSWORD"):
+        read(monkeypatch, **account)
+    settings = read(monkeypatch, **account, MOTCUA_KAFKA_PASSWORD="hush")
+    assert "hush" not in repr(settings)
+
+
+def test_brokers_over_tls_have_to_prove_who_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = security_of(read(monkeypatch, MOTCUA_KAFKA_SECURITY="ssl"))
+    assert options["security_protocol"] == "SSL"
+    context = options["ssl_context"]
+    assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)

@@ -1,9 +1,9 @@
 """How the brokers are reached, how long one waits for them, and what their errors are called."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka.errors import (
@@ -38,6 +38,8 @@ class Connection:
     """How often a reader looks for topics that were missing."""
     poll_seconds: float = 0.1
     """How long the brokers hold a request for records that are not there yet."""
+    security: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """aiokafka's own options for TLS and for the account that we are."""
 
     def options(self, request_seconds: float) -> dict[str, Any]:
         """Give what all of aiokafka's clients are opened with."""
@@ -46,6 +48,7 @@ class Connection:
             "client_id": self.name,
             "request_timeout_ms": milliseconds(request_seconds),
             "retry_backoff_ms": 100,
+            **self.security,
         }
 
     def reader_options(self) -> dict[str, Any]:
