@@ -1,5 +1,9 @@
-"""`make chaos`: the long forms of all runs, and their counts in a table; 1 if anything is wrong."""
+"""`make chaos`: the long forms of all runs, and their counts in a table; 1 if anything is wrong.
 
+`python -m tests.chaos contention --operations 100000` is the run of many counters alone.
+"""
+
+import argparse
 import asyncio
 import os
 import platform
@@ -28,12 +32,15 @@ Run = Callable[[str, Path], Awaitable[Outcome]]
 
 
 def main() -> int:
-    """Run everything, one after the other."""
+    """Run everything, one after the other, or the run that is named."""
     form = Form.long()
+    wanted = _asked()
     console.print(
         f"seed {form.seed} (MOTCUA_CHAOS_SEED repeats it) · {os.cpu_count()} cores · "
         f"Python {platform.python_version()} · {platform.system()} {platform.release()}"
     )
+    if wanted.run == "contention":
+        return _contention(wanted.operations, wanted.officers, form.seed)
     outcomes = [
         _on_a_server(lambda url, f: contend(url, f, tickets=form.tickets, seed=form.seed)),
         _alone(lambda f: kill_embedded(f, form.embedded, seed=form.seed)),
@@ -46,6 +53,25 @@ def main() -> int:
     for words in wrong[:50]:
         console.print(words, style="red", markup=False, highlight=False)
     return bool(wrong)
+
+
+def _asked() -> argparse.Namespace:
+    asked = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    asked.add_argument("run", nargs="?", choices=["all", "contention"], default="all")
+    asked.add_argument("--operations", type=int, default=100_000, help="answered requests")
+    asked.add_argument("--officers", type=int, default=32, help="counters of the busiest unit")
+    return asked.parse_args()
+
+
+def _contention(operations: int, officers: int, seed: int) -> int:
+    """Let many counters contend, and print what was done and found; 1 if anything is wrong."""
+    outcome = _on_a_server(
+        lambda url, f: contend(url, f, seed=seed, officers=(officers, 4), operations=operations)
+    )
+    console.print(table([outcome]))
+    for words in outcome.findings.all()[:50]:
+        console.print(words, style="red", markup=False, highlight=False)
+    return bool(outcome.findings.all())
 
 
 def _alone(run: Callable[[Path], Awaitable[Outcome]]) -> Outcome:
@@ -116,9 +142,15 @@ ROWS: dict[str, Callable[[Outcome], int | float]] = {
     "tickets issued": lambda o: o.ledger.counts["tickets"],
     "calls": lambda o: o.ledger.counts["TicketCalled"],
     "told that nobody waits": lambda o: o.ledger.counts["told nobody waits"],
-    "cancelled": lambda o: o.ledger.counts["TicketCancelled"],
+    "cancelled, or not printed": lambda o: o.ledger.counts["TicketCancelled"],
+    "printed again": lambda o: o.ledger.counts["TicketReissued"],
+    "put aside": lambda o: o.ledger.counts["TicketParked"],
+    "wait again (put aside, missed, handed back)": lambda o: o.ledger.counts["TicketReturned"],
+    "sent on": lambda o: o.ledger.counts["TicketTransferred"],
+    "of these to another unit": lambda o: o.ledger.counts["linked tickets"],
     "dossiers taken in": lambda o: o.ledger.counts["dossiers taken in"],
     "steps of dossiers": lambda o: o.ledger.counts["steps of dossiers"],
+    "requests answered": lambda o: o.ledger.counts["operations"],
     "writes acknowledged": lambda o: o.ledger.keys,
     "requests repeated": lambda o: (
         o.ledger.counts["repeats"] + o.ledger.counts["repeats on purpose"]
@@ -132,6 +164,7 @@ ROWS: dict[str, Callable[[Outcome], int | float]] = {
     "lost": lambda o: len(o.findings.lost),
     "stored but never acknowledged": lambda o: len(o.findings.unknown),
     "duplicates": lambda o: len(o.findings.duplicates),
+    "double calls": lambda o: len(o.findings.double_calls),
     "gaps": lambda o: len(o.findings.gaps),
     "overlooked": lambda o: len(o.findings.overlooked),
     "differences to the ledger": lambda o: len(o.findings.differences),

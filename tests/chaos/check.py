@@ -36,6 +36,8 @@ class Findings:
     unknown: list[str] = field(default_factory=list)
     """Stored and never acknowledged."""
     duplicates: list[str] = field(default_factory=list)
+    double_calls: list[str] = field(default_factory=list)
+    """Steps that do not follow from the one before: called while at a counter, and the like."""
     gaps: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
@@ -49,7 +51,8 @@ class Findings:
         return [
             f"{name}: {words}"
             for name in (
-                "lost", "unknown", "duplicates", "gaps", "differences", "surprises", "overlooked",
+                "lost", "unknown", "duplicates", "double_calls", "gaps", "differences", "surprises",
+                "overlooked",
             )
             for words in getattr(self, name)
         ]  # fmt: skip
@@ -132,7 +135,10 @@ async def _check_queue(connection: Any, ledger: Ledger, findings: Findings) -> N
     rows = await connection.fetch("SELECT * FROM queue.tickets")
     stored = {str(row["id"]): row for row in rows}
     findings.same_set("ticket", ledger.tickets, stored)
-    same = ("number", "unit", "series", "status", "version", "counter", "channel")
+    same = (
+        "number", "unit", "series", "status", "version", "counter", "channel", "for_counter",
+        "reissues", "cancel_cause",
+    )  # fmt: skip
     for ticket in ledger.tickets.keys() & stored.keys():
         _same_row(findings, ticket, ledger.tickets[ticket], stored[ticket], same, TIMES_OF_TICKET)
     last = {
@@ -141,11 +147,13 @@ async def _check_queue(connection: Any, ledger: Ledger, findings: Findings) -> N
     }
     given: dict[Any, list[int]] = defaultdict(list)
     for row in rows:
-        given[row["unit"], row["series"], row["business_day"]].append(row["sequence"])
+        # Who was sent to another series keeps the number.
+        given[row["unit"], row["number"][0], row["business_day"]].append(row["sequence"])
     for place in given.keys() | last.keys():
         findings.dense(f"numbers of {place[0]} {place[1]}", given[place], last.get(place))
     told = Counter((t["unit"], t["business_day"], t["number"]) for t in ledger.tickets.values())
     findings.duplicates += [f"number {number}" for number, times in told.items() if times > 1]
+    findings.double_calls += ledger.broken_lives()
 
 
 async def _check_intake(connection: Any, ledger: Ledger, findings: Findings) -> None:

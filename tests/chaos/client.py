@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -66,19 +67,21 @@ class Client:
                 await self._repeat(path, headers, body, answer)
         return answer
 
-    async def open_counter(self, unit: str, number: int, headers: dict[str, str]) -> None:
-        """Open a counter; asked again until it is."""
-        url = f"{self._doors[0]}/v1/units/{unit}/counters/{number}"
+    async def set_counter(self, unit: str, number: int, state: str, headers: dict[str, str]) -> int:
+        """Open or close a counter, asked again until it is answered; give the status."""
+        url = f"/v1/units/{unit}/counters/{number}"
         async with asyncio.timeout(PATIENCE):
             while True:
-                try:
+                door = self._dice.choice(self._doors)
+                with suppress(aiohttp.ClientError, TimeoutError, OSError):
                     async with self._session.put(
-                        url, json={"state": "open"}, headers=headers
+                        door + url, json={"state": state}, headers=headers
                     ) as answer:
-                        if answer.status == 200:
-                            return
-                except (aiohttp.ClientError, TimeoutError, OSError):
-                    pass
+                        if answer.status in (200, 409):
+                            self._ledger.counts["operations"] += 1
+                            return answer.status
+                        if answer.status != 503:
+                            self._note(url, answer.status, await answer.text())
                 await asyncio.sleep(0.05)
 
     async def _until_answered(
@@ -91,6 +94,7 @@ class Client:
                 self._doors[door % len(self._doors)] + path, headers, body
             )
             if status is not None and status in expected:
+                self._ledger.counts["operations"] += 1
                 if again:
                     self._ledger.counts["answers given again after a repeat"] += 1
                 return Answer(status, content, began, sent, monotonic())

@@ -2,7 +2,10 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.chaos.client import Answer
 
 Fact = tuple[str, int, str]
 """A ticket's id or a dossier's code, its version, and the type of the event that tells of it."""
@@ -13,7 +16,35 @@ TICKET_EVENTS = {
     "finish": "TicketFinished",
     "no-show": "TicketNoShow",
     "cancel": "TicketCancelled",
+    "print-failed": "TicketCancelled",
+    "reissue": "TicketReissued",
+    "recall": "TicketCalled",
+    "call": "TicketCalled",
+    "park": "TicketParked",
+    "return": "TicketReturned",
+    "hand-back": "TicketReturned",
+    "transfer": "TicketTransferred",
 }
+LEAVES = ("call-next", "call", "cancel", "print-failed", "transfer")
+"""Steps that may take somebody out of the queue."""
+
+LIFE = {
+    "issue": ("", "waiting"),
+    "call-next": ("waiting", "called"),
+    "call": ("waiting parked no_show", "called"),
+    "recall": ("called no_show", "called"),
+    "start": ("called", "serving"),
+    "finish": ("serving", "finished"),
+    "no-show": ("called", "no_show"),
+    "park": ("called serving", "parked"),
+    "return": ("parked no_show", "waiting"),
+    "hand-back": ("called serving", "waiting"),
+    "transfer": ("waiting called serving parked", "waiting transferred"),
+    "cancel": ("waiting parked", "cancelled"),
+    "print-failed": ("waiting", "cancelled"),
+    "reissue": ("waiting cancelled", "waiting"),
+}
+"""Each step of a ticket: from which states it is allowed, and what the ticket is afterwards."""
 DOSSIER_EVENTS = {
     "receive": "DossierReceived",
     "assign": "DossierAssigned",
@@ -38,34 +69,63 @@ class Ledger:
     """Who waited all the time while a counter was told that nobody does."""
     moments: list[tuple[float, float]] = field(default_factory=list)
     """When the attempt that was acknowledged was sent, and when its answer came (monotonic)."""
+    lives: dict[str, dict[int, tuple[str, str]]] = field(default_factory=dict)
+    """By ticket and version: the step, and the status that it led to."""
     _standing: dict[str, dict[str, "_Waiting"]] = field(default_factory=dict)
-    _taken: set[str] = field(default_factory=set)
 
-    def issued(self, ticket: dict[str, Any], at: float) -> None:
-        """Note a new ticket; `at` is when its answer had come."""
-        self._ticket(ticket, "TicketIssued")
-        # Who issued it may hear of it after who called it.
-        if ticket["id"] not in self._taken:
-            self._standing.setdefault(ticket["unit"], {})[ticket["id"]] = _Waiting(at)
+    def issued(self, ticket: dict[str, Any], at: float, *, linked: bool = False) -> None:
+        """Note a new ticket; `at` is when its answer had come. A linked one has no key of its
+        own."""
+        newest = self._ticket(ticket, "issue")
+        self.keys += not linked
+        self.counts["linked tickets" if linked else "tickets"] += 1
+        if newest:
+            self._stands(ticket, at)
 
-    def moved(self, step: str, ticket: dict[str, Any], began: float) -> None:
-        """Note a step of a ticket; `began` is when it was first asked for."""
-        self._ticket(ticket, TICKET_EVENTS[step])
-        if step not in ("call-next", "cancel"):
-            return
-        if ticket["id"] in self._taken:
-            self.surprises.append(f"{ticket['number']} was taken out of the queue twice")
-        self._taken.add(ticket["id"])
-        stood = self._standing.get(ticket["unit"], {}).pop(ticket["id"], None)
-        if stood and stood.nobody_at < began:
-            self.overlooked.append(ticket["number"])
+    def moved(self, step: str, answer: "Answer") -> None:
+        """Note a step of a ticket."""
+        ticket = dict(answer.body)
+        linked = ticket.pop("linked_ticket", None)
+        newest = self._ticket(ticket, step)
+        self.keys += 1
+        self.counts[TICKET_EVENTS[step]] += 1
+        if linked is not None:
+            self.issued(linked, answer.came, linked=True)
+        if step in LEAVES:
+            stood = self._standing.get(ticket["unit"], {}).pop(ticket["id"], None)
+            if stood and stood.nobody_at < answer.began:
+                self.overlooked.append(ticket["number"])
+        if newest and ticket["status"] == "waiting":
+            self._stands(ticket, answer.came)
 
-    def nobody(self, unit: str, asked: float, answered: float) -> None:
+    def _stands(self, ticket: dict[str, Any], at: float) -> None:
+        """Note that somebody waits; who waits for one counter is no concern of the others."""
+        waiting = _Waiting(at, ticket["for_counter"])
+        self._standing.setdefault(ticket["unit"], {})[ticket["id"]] = waiting
+
+    def nobody(self, unit: str, counter: int, asked: float, answered: float) -> None:
         """Note that a counter was told that nobody waits."""
         self.counts["told nobody waits"] += 1
         for waiting in self._standing.get(unit, {}).values():
-            if waiting.since < asked:
+            if waiting.since < asked and waiting.for_counter in (None, counter):
                 waiting.nobody_at = min(waiting.nobody_at, answered)
+
+    def broken_lives(self) -> list[str]:
+        """List the steps that do not follow from the one before: somebody called twice at once.
+
+        A counter that closes lets who waits for it alone go, and nobody is answered; such a change
+        is not among those that are known here.
+        """
+        found = []
+        for ticket, life in self.lives.items():
+            before = ""
+            for version, (step, status) in sorted(life.items()):
+                allowed, after = LIFE[step]
+                if before not in (allowed.split() or [""]) or status not in after.split():
+                    number = self.tickets[ticket]["number"]
+                    found.append(f"{number} from {before or 'nothing'} by {step} (v{version})")
+                before = status
+        return found
 
     def dossier(self, step: str | None, dossier: dict[str, Any]) -> None:
         """Note a dossier that came in (no step) or went on."""
@@ -96,13 +156,16 @@ class Ledger:
         """
         return next((came - since for sent, came in self.moments[place:] if sent > since), None)
 
-    def _ticket(self, ticket: dict[str, Any], event: str) -> None:
+    def _ticket(self, ticket: dict[str, Any], step: str) -> bool:
+        """Enter an answer; tell whether nothing newer of the ticket is known."""
+        event = "TicketIssued" if step == "issue" else TICKET_EVENTS[step]
         known = self.tickets.get(ticket["id"])
-        if known is None or known["version"] < ticket["version"]:
+        newest = known is None or known["version"] < ticket["version"]
+        if newest:
             self.tickets[ticket["id"]] = ticket
         self.facts[ticket["id"], ticket["version"], event] += 1
-        self.keys += 1
-        self.counts["tickets" if event == "TicketIssued" else event] += 1
+        self.lives.setdefault(ticket["id"], {})[ticket["version"]] = (step, ticket["status"])
+        return newest
 
 
 @dataclass
@@ -110,4 +173,5 @@ class _Waiting:
     """Somebody in the queue: known since, and the first time a counter was told of nobody."""
 
     since: float
+    for_counter: int | None = None
     nobody_at: float = float("inf")

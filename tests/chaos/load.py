@@ -1,4 +1,4 @@
-"""The load: citizens who take tickets, officers who serve them, dossiers on their way."""
+"""The load: citizens who take tickets, and officers who serve them (`desks`)."""
 
 import asyncio
 import random
@@ -12,12 +12,12 @@ from typing import Any
 import aiohttp
 
 from libs.common.auth import DevelopmentIssuer
-from tests.chaos.client import Answer, Client
+from tests.chaos.client import Client
+from tests.chaos.desks import Desk
 from tests.chaos.ledger import Ledger
 from tests.system.city import PROCEDURE
 
 UNITS = ("H29.26740", "H29.26743")
-PAPER = "000.00.00.G15-KQ1973"
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Plan:
     """How many clients do what."""
 
     units: Sequence[str] = UNITS
-    officers: int = 3
-    """At each unit, one to a counter."""
+    officers: int | tuple[int, ...] = 3
+    """At each unit, one to a counter; or at the first, the second, ..."""
     citizens: int = 3
     """At each unit."""
     tickets: int | None = None
     """How many are issued in all; None: until the load is ended."""
+    operations: int | None = None
+    """After how many answered requests nobody new comes."""
     think: float = 0.03
     """Mean seconds between two requests of one client."""
     crowd: int = 12
@@ -38,6 +40,20 @@ class Plan:
     cancelled: float = 0.08
     dossiers: float = 0.5
     """Share of visits that bring a dossier."""
+    twists: float = 0.2
+    """Share of visits that do not go straight: put aside, sent on, handed back, called again."""
+    closing: bool = False
+    """Whether counters also close and open again, while others are sent people for themselves."""
+
+    def desks(self) -> list[tuple[str, int]]:
+        """List the counters."""
+        per_unit = self.officers
+        counts = (per_unit,) * len(self.units) if isinstance(per_unit, int) else per_unit
+        return [
+            (unit, number)
+            for unit, count in zip(self.units, counts, strict=True)
+            for number in range(1, count + 1)
+        ]
 
 
 class Load:
@@ -46,25 +62,45 @@ class Load:
     def __init__(self, client: Client, data: Path, plan: Plan, ledger: Ledger, dice: Any) -> None:
         """Use `under_load` instead."""
         self.ledger = ledger
-        self._client = client
-        self._plan = plan
-        self._dice: random.Random = dice
+        self.client = client
+        self.plan = plan
+        self.dice: random.Random = dice
         self._issuer = DevelopmentIssuer(data)
+        self._bearers: dict[str, dict[str, str]] = {}
         self._open = True
         self._issuing = 0
         self._left = plan.tickets
         self._tasks: list[asyncio.Task[None]] = []
+        self.aside: list[dict[str, Any]] = []
+        """Tickets that were put aside or missed their call, for whoever has time."""
+        self.serving = 0
+        """Officers who have somebody, whom they may send to others yet."""
 
     async def begin(self) -> None:
         """Open the counters and let everybody in."""
-        desks = [(unit, n) for unit in self._plan.units for n in range(1, self._plan.officers + 1)]
-        for unit, number in desks:
-            await self._client.open_counter(unit, number, self._bearer("manager", unit))
-        work = [self._officer(unit, number) for unit, number in desks]
-        comers = [unit for unit in self._plan.units for _ in range(self._plan.citizens)]
+        for unit, number in self.plan.desks():
+            await self.client.set_counter(unit, number, "open", self.bearer("manager", unit))
+        work = [Desk(self, unit, number).run() for unit, number in self.plan.desks()]
+        comers = [unit for unit in self.plan.units for _ in range(self.plan.citizens)]
         work += [self._citizen(unit) for unit in comers]
         self._issuing = len(comers)
         self._tasks = [asyncio.create_task(part) for part in work]
+
+    @property
+    def ending(self) -> bool:
+        """Whether nobody new comes."""
+        return not self._issuing and not self._may_come()
+
+    @property
+    def nobody_comes(self) -> bool:
+        """Whether nobody will wait any more but those who do now."""
+        return self.ending and not self.serving and not self.aside
+
+    def _may_come(self) -> bool:
+        enough = self.plan.operations
+        if enough is not None and self.ledger.counts["operations"] >= enough:
+            return False
+        return self._open and (self._left is None or self._left > 0)
 
     async def close(self) -> None:
         """Let nobody in any more and wait until everybody who was called has been served."""
@@ -100,93 +136,56 @@ class Load:
         for task in self._tasks:
             task.cancel()
 
-    def _bearer(self, role: str, unit: str, number: int = 1) -> dict[str, str]:
+    def bearer(self, role: str, unit: str, number: int = 1) -> dict[str, str]:
+        """Show a token of somebody at a unit."""
         subject = f"{role}-{number}-of-{unit}"
-        return {
-            "Authorization": f"Bearer {self._issuer.token(role, subject=subject, units=[unit])}"
-        }
+        if subject not in self._bearers:
+            token = self._issuer.token(role, subject=subject, units=[unit])
+            self._bearers[subject] = {"Authorization": f"Bearer {token}"}
+        return self._bearers[subject]
 
-    async def _think(self) -> None:
-        await asyncio.sleep(self._dice.uniform(0, 2 * self._plan.think))
-
-    def _may_issue(self) -> bool:
-        if self._left is None:
-            return self._open
-        self._left -= 1
-        return self._open and self._left >= 0
+    async def think(self) -> None:
+        """Let a moment pass."""
+        await asyncio.sleep(self.dice.uniform(0, 2 * self.plan.think))
 
     # Citizens ---------------------------------------------------------------------------------
 
     async def _citizen(self, unit: str) -> None:
-        while self._open and (self._left is None or self._left > 0):
-            if self.ledger.waiting(unit) < self._plan.crowd and self._may_issue():
+        while self._may_come():
+            if self.ledger.waiting(unit) < self.plan.crowd:
+                if self._left is not None:
+                    self._left -= 1
                 await self._visit(unit)
-            await self._think()
+            await self.think()
         self._issuing -= 1
 
     async def _visit(self, unit: str) -> None:
-        wish = {"unit": unit, "channel": "web", "procedure_codes": [PROCEDURE]}
-        answer = await self._client.post("/v1/tickets", {}, wish)
-        self.ledger.issued(answer.body, answer.came)
-        if self._dice.random() < self._plan.cancelled:
-            path = f"/v1/tickets/{answer.body['id']}/cancel"
-            given_up = await self._client.post(path, {}, refused=[409])
-            if given_up.status == 200:
-                self.ledger.moved("cancel", given_up.body, given_up.began)
-
-    # Officers ---------------------------------------------------------------------------------
-
-    async def _officer(self, unit: str, number: int) -> None:
-        headers = self._bearer("officer", unit, number)
-        path = f"/v1/units/{unit}/counters/{number}/call-next"
-        while True:
-            over = not self._open or (self._left is not None and not self._issuing)
-            answer = await self._client.post(path, headers)
-            if answer.status == 204:
-                self.ledger.nobody(unit, answer.sent, answer.came)
-                if over:
-                    return
-                await self._think()
-                continue
-            self.ledger.moved("call-next", answer.body, answer.began)
-            await self._serve(answer.body, unit, headers)
-
-    async def _serve(self, ticket: dict[str, Any], unit: str, headers: dict[str, str]) -> None:
-        await self._think()
-        if self._dice.random() < 0.1:
-            await self._step(ticket, "no-show", headers)
-            return
-        await self._step(ticket, "start", headers)
-        if self._dice.random() < self._plan.dossiers:
-            await self._dossier(ticket, unit, headers)
-        await self._step(ticket, "finish", headers)
-
-    async def _step(self, ticket: dict[str, Any], name: str, headers: dict[str, str]) -> Answer:
-        answer = await self._client.post(f"/v1/tickets/{ticket['id']}/{name}", headers)
-        self.ledger.moved(name, answer.body, answer.began)
-        return answer
-
-    async def _dossier(self, ticket: dict[str, Any], unit: str, headers: dict[str, str]) -> None:
-        """Take a dossier in and along; some stay where they are."""
-        online = self._dice.random() < 0.3
-        paper = {"component_code": PAPER}
-        if self._dice.random() < 0.5:
-            paper["file_sha256"] = f"{self._dice.getrandbits(256):064x}"
-        draft = {
-            "procedure_code": PROCEDURE,
-            "receiving_unit": unit,
-            "channel": "online" if online else self._dice.choice(["direct", "postal"]),
-            "applicant": {"kind": "citizen", "name": "Trần Thị Bình"},
-            "components": [paper] * self._dice.randrange(3),
-            "ticket_id": ticket["id"],
+        kiosk = self.dice.random() < self.plan.twists
+        who = self.bearer("kiosk", unit) if kiosk else {}
+        wish = {
+            "unit": unit,
+            "channel": "kiosk" if kiosk else "web",
+            "procedure_codes": [PROCEDURE],
         }
-        taken = await self._client.post("/v1/dossiers", headers, draft)
-        self.ledger.dossier(None, taken.body)
-        for step in ("receive", "assign", "complete", "return")[0 if online else 1 :]:
-            if self._dice.random() < 0.08:
-                return
-            moved = await self._client.post(f"/v1/dossiers/{taken.body['code']}/{step}", headers)
-            self.ledger.dossier(step, moved.body)
+        answer = await self.client.post("/v1/tickets", who, wish)
+        self.ledger.issued(answer.body, answer.came)
+        path = f"/v1/tickets/{answer.body['id']}"
+        if kiosk and self.dice.random() < 0.3:
+            await self._slip_fails(path, who)
+        elif self.dice.random() < self.plan.cancelled:
+            given_up = await self.client.post(f"{path}/cancel", {}, refused=[409])
+            if given_up.status == 200:
+                self.ledger.moved("cancel", given_up)
+
+    async def _slip_fails(self, path: str, who: dict[str, str]) -> None:
+        """Say that no slip came out, and mostly get one after all."""
+        failed = await self.client.post(f"{path}/printed", who, {"ok": False}, refused=[409])
+        if failed.status != 200:
+            return
+        self.ledger.moved("print-failed", failed)
+        if self.dice.random() < 0.8:
+            again = await self.client.post(f"{path}/reissue", who)
+            self.ledger.moved("reissue", again)
 
 
 @asynccontextmanager

@@ -39,8 +39,8 @@ class Expected:
         waits = sorted(t["wait_seconds"] for t in tickets if t["wait_seconds"] is not None)
         statuses = [ticket["status"] for ticket in tickets]
         return {
-            "queue.tickets": len(tickets),
-            "queue.transferred_in": 0,
+            "queue.tickets": sum(t["transferred_from"] is None for t in tickets),
+            "queue.transferred_in": sum(t["transferred_from"] is not None for t in tickets),
             "queue.called": len(waits),
             "queue.finished": statuses.count("finished"),
             "queue.no_show": statuses.count("no_show"),
