@@ -180,8 +180,12 @@ async def test_people_are_served_while_the_bus_is_away_and_it_is_all_told_once_a
         second = await serve_some(queue, 5)
         assert (await queue.get("/livez")).status_code == 200
         assert await unsent(queue) == 4 * 10, "nothing has left, nothing is lost"
-        overview = (await queue.get("/v1/queue/overview")).json()
-        assert UNIT in {item["unit"] for item in overview["items"]}
+
+        async def seen_from_the_city() -> bool:
+            overview = (await queue.get("/v1/queue/overview")).json()
+            return UNIT in {item["unit"] for item in overview["items"]}
+
+        assert await eventually(seen_from_the_city)
         await wire.mend()
         assert await eventually(well), await health(queue)
         assert await delivered(queue) == {number: [1, 2, 3, 4] for number in first + second}

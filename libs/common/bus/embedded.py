@@ -157,6 +157,7 @@ class EmbeddedBus:
         self, topics: Sequence[str], start: Positions | None = None
     ) -> AsyncIterator["EmbeddedFollower"]:
         """Read topics from the first record or from a place on, apart from any group."""
+        await self.look()  # a topic that is not known after it does not exist
         ends = {topic: end for topic, (end,) in (await self.ends(topics)).items()}
         begun = {topic: places[0] for topic, places in (start or {}).items() if places}
         positions = {topic: min(begun.get(topic, 0), ends.get(topic, 0)) for topic in topics}
