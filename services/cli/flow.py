@@ -152,5 +152,5 @@ async def _mark_held_back(settings: Settings, items: list[dict[str, Any]]) -> st
     except Exception as error:
         if not (transient(error) or isinstance(error, BusError)):
             raise
-        return f"the bus does not answer: {error or type(error).__name__}"
+        return f"no answer from the bus: {error or type(error).__name__}"
     return None

@@ -91,7 +91,7 @@ def explain(settings: Settings, error: Exception) -> str | None:
     """Say what is away or not as it should be; None for a defect of ours."""
     words = f"{type(error).__name__}: {error}".strip(": ")
     if isinstance(error, BusError):
-        return f"the bus does not do this: {error}"
+        return f"no answer from the bus: {error}"
     if isinstance(error, TimeoutError):
         return f"no answer in time from the database at {settings.database_host} or from the bus"
     if transient(error):

@@ -120,6 +120,7 @@ async def test_a_service_s_own_login_sees_its_own_outbox(database_url: str) -> N
     told = await invoke(
         *("outbox", "--json"), url=own, profile="production", hours="official",
         oidc_issuer="https://issuer.example", oidc_jwks_url="https://issuer.example/jwks",
+        gateway_public_keys="-----BEGIN PUBLIC KEY-----",
     )  # fmt: skip
     assert told.status == 0
     assert [(item["service"], item["events"]) for item in told.json["items"]] == [("queue", 1)]
