@@ -107,6 +107,7 @@ def explain(settings: Settings, error: Exception) -> str | None:
 _NOT_PREPARED = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidParameterValueError,  # a role to act as that nobody has made
     asyncpg.InvalidSchemaNameError,
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
