@@ -388,9 +388,10 @@ async def test_nobody_waits_for_a_ticket_whose_slip_did_not_come_out(
 
 
 async def test_a_lost_slip_is_printed_again_for_the_same_place(
-    queue: httpx.AsyncClient, unit: str
+    queue: httpx.AsyncClient, clock: FrozenClock, unit: str
 ) -> None:
     ticket = await take(queue, unit)
+    clock.at += seconds(1)
     await take(queue, unit)
     for count in (1, 2):
         again = await step(queue, ticket, "reissue", headers=bearer("kiosk", unit))

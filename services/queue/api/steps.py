@@ -1,15 +1,13 @@
 """What happens to a ticket at the counters: called out of order, served, put aside, sent on."""
 
-from typing import Self
 from uuid import UUID
 
 from fastapi import APIRouter
 from fastapi.responses import Response
-from pydantic import model_validator
 
 from libs.common.fields import In, Line
 from libs.common.idempotency import KeepingRoute, replay_if_answered
-from libs.common.problems import Conflict, NotFound
+from libs.common.problems import Conflict, Malformed, NotFound, field_error
 from libs.contracts.codes import UnitQuery
 from libs.contracts.following import Registry
 from libs.contracts.roles import Officer
@@ -35,13 +33,22 @@ class TransferIn(In):
     counter: CounterInBody | None = None
     unit: UnitQuery | None = None
 
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if self.counter is not None and (self.series or self.unit):
-            raise ValueError("name a counter, or a series, or a unit")
-        if not (self.counter or self.series or self.unit):
-            raise ValueError("name a series, a counter or a unit")
-        return self
+    def check_one_place(self) -> None:
+        """Refuse what names no place, or two that exclude one another, naming the fields.
+
+        Raises:
+            Malformed.
+        """
+        given = self.model_fields_set & {"series", "counter", "unit"}
+        named = {name for name in given if getattr(self, name) is not None}
+        if not named:
+            wrong = dict.fromkeys(("series", "counter", "unit"), "name one of the three")
+        elif "counter" in named and len(named) > 1:
+            wrong = dict.fromkeys(sorted(named), "a counter is named alone")
+        else:
+            return
+        errors = [field_error(name, message) for name, message in wrong.items()]
+        raise Malformed(f"{len(errors)} value(s) to mend: {', '.join(wrong)}", errors=errors)
 
 
 class TicketSent(TicketOut):
@@ -108,6 +115,7 @@ async def transfer(
     ticket_id: UUID, act: Act, registry: Registry, officer: Officer, body: TransferIn
 ) -> Response:
     """Send a person on, with the arrival time kept; to another unit only while it is open."""
+    body.check_one_place()
     asked = act.asked(officer)
     if body.counter is not None:
         answer = await transfers.to_counter(act.pool, ticket_id, body.counter, asked)

@@ -66,7 +66,7 @@ async def _release_who_waits_for(
     bound = await session.scalars(
         select(Ticket)
         .where(Ticket.unit == unit, Ticket.status == "waiting", Ticket.for_counter == number)
-        .order_by(Ticket.id)
+        .order_by(Ticket.due_at, Ticket.id)
         .with_for_update()
     )
     for ticket in bound:
