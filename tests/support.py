@@ -22,6 +22,15 @@ from libs.common.settings import Settings
 DATA_DIR = Path(os.environ.get("PYTEST_DEBUG_TEMPROOT", "/tmp")) / f"motcua-tests-{os.getuid()}"  # noqa: S108
 
 
+PRODUCTION: dict[str, Any] = {
+    "profile": "production",
+    "oidc_issuer": "https://issuer.example",
+    "oidc_jwks_url": "https://issuer.example/jwks",
+    "gateway_public_keys": "-----BEGIN PUBLIC KEY-----",
+}
+"""The least that a production process must be told beside its database."""
+
+
 def settings_for(url: str, **changes: Any) -> Settings:
     """Make the settings of a development process on a database."""
     values = {"database_url": SecretStr(url), "data_dir": DATA_DIR, "database_pool": 4} | changes

@@ -6,7 +6,7 @@ from libs.common.app import UnsafeDatabase
 from libs.common.db import service_url
 from services.queue.main import app
 from tests.common.helpers import admin
-from tests.support import running, settings_for
+from tests.support import PRODUCTION, running, settings_for
 
 
 @pytest.fixture
@@ -37,12 +37,7 @@ async def test_a_developer_may_allow_it(unsafe_url: str) -> None:
 
 
 async def test_in_production_no_way_around_is_named(unsafe_url: str) -> None:
-    production = settings_for(
-        service_url(settings_for(unsafe_url), "queue"),
-        profile="production",
-        oidc_issuer="https://issuer.example",
-        oidc_jwks_url="https://issuer.example/jwks",
-    )
+    production = settings_for(service_url(settings_for(unsafe_url), "queue"), **PRODUCTION)
     with pytest.raises(UnsafeDatabase, match=r"synchronous_commit is off.*default$"):
         async with running(app, production):
             pass

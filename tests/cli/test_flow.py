@@ -11,7 +11,7 @@ from libs.common.settings import SERVICES
 from tests.cli.command import invoke
 from tests.common.helpers import admin
 from tests.reporting.history import append, past
-from tests.support import settings_for
+from tests.support import PRODUCTION, settings_for
 
 LATE = "UPDATE {}.outbox SET created_at = clock_timestamp() - interval '90 seconds'"
 
@@ -117,11 +117,7 @@ async def test_a_script_is_told_when_events_wait_too_long_or_for_a_topic(
 async def test_a_service_s_own_login_sees_its_own_outbox(database_url: str) -> None:
     await wait_in_outbox(database_url, "queue", "queue.tickets.v1", 1)
     own = service_url(settings_for(database_url), "queue")
-    told = await invoke(
-        *("outbox", "--json"), url=own, profile="production", hours="official",
-        oidc_issuer="https://issuer.example", oidc_jwks_url="https://issuer.example/jwks",
-        gateway_public_keys="-----BEGIN PUBLIC KEY-----",
-    )  # fmt: skip
+    told = await invoke("outbox", "--json", url=own, **PRODUCTION)
     assert told.status == 0
     assert [(item["service"], item["events"]) for item in told.json["items"]] == [("queue", 1)]
     assert told.json["unread"] == ["registry", "intake", "reporting"]

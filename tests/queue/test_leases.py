@@ -29,6 +29,7 @@ from services.queue.leases import (
 )
 from services.queue.models import KioskLease
 from tests.queue.visits import at
+from tests.support import PRODUCTION
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 GRANTED = at("2026-11-16T08:00:00")
@@ -168,12 +169,7 @@ def test_production_reads_its_keys_from_a_file_and_a_new_one_is_put_first(tmp_pa
 def test_without_a_file_production_has_no_keys_and_with_a_bad_one_does_not_start(
     tmp_path: Path,
 ) -> None:
-    production = {
-        "profile": "production",
-        "oidc_issuer": "https://id.example.org",
-        "oidc_jwks_url": "https://id.example.org/jwks",
-        "database_url": SecretStr("postgresql://queue:x@db/motcua"),
-    }
+    production = PRODUCTION | {"database_url": SecretStr("postgresql://queue:x@db/motcua")}
     assert LeaseKeys.of(Settings.model_validate(production)) is None
     file = tmp_path / "kiosk.pem"
     for content in (None, b"", b"no key", pem(rsa.generate_private_key(65537, 2048)),

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from libs.common.settings import SERVICES
-from tests.support import reachable_folder
+from tests.support import PRODUCTION, reachable_folder
 from tests.system.city import (
     STREAMS,
     UNIT,
@@ -106,15 +106,7 @@ def test_a_service_alone_refuses_to_start_without_a_database(folder: Path) -> No
 
 
 def test_tokens_are_refused_in_production(folder: Path) -> None:
-    done = motcua(
-        "token",
-        "--role",
-        "city",
-        data_dir=folder,
-        profile="production",
-        oidc_issuer="https://issuer.example",
-        oidc_jwks_url="https://issuer.example/jwks",
-    )
+    done = motcua("token", "--role", "city", data_dir=folder, **PRODUCTION)
     assert done.returncode == 2
     assert "OIDC" in done.stderr
 
