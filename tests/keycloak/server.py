@@ -230,6 +230,8 @@ _UNITS = {
 REALM = {
     "realm": "city",
     "enabled": True,
+    # A slow machine must not outlive the tokens of a test.
+    "accessTokenLifespan": 3600,
     "roles": {"realm": [{"name": f"motcua-{role}"} for role in ("officer", "manager", "city")]},
     "groups": [{"name": "units", "subGroups": [{"name": UNIT}]}],
     "clients": [_client("desk", _AUDIENCE, _UNITS), _client("elsewhere", _UNITS)],
