@@ -400,12 +400,7 @@ class EmbeddedFollower:
     @property
     def missing(self) -> frozenset[str]:
         """Name the topics that do not exist yet."""
-        return frozenset(
-            topic
-            for topic in self._positions
-            # The bus of a process that has just started may not have looked yet.
-            if topic not in self._ends and not self._bus.knows(topic)
-        )
+        return frozenset(topic for topic in self._positions if not self._bus.knows(topic))
 
 
 def _received(topic: str, row: asyncpg.Record) -> Received:
