@@ -73,8 +73,15 @@ def run(
     """Do a command's work; what is away, or Ctrl-C, ends the command with a sentence."""
 
     async def bounded() -> T:
-        async with asyncio.timeout(within):
-            return await work
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            async with asyncio.timeout(within):
+                return await work
+        except Exception as error:
+            if task.cancelling():  # a statement that Ctrl-C cut off fails in words of its own
+                raise asyncio.CancelledError from error
+            raise
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+import asyncpg
 import pytest
 import typer
 
@@ -132,6 +133,24 @@ async def test_what_does_not_answer_is_not_waited_for_for_ever(
 
     assert await asyncio.to_thread(hang) == 2
     assert "no answer in time" in capsys.readouterr().err
+
+
+def test_a_statement_that_ctrl_c_cuts_off_does_not_speak_for_itself(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The database's word for it may come first, and would be taken for its being away."""
+
+    async def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise asyncpg.QueryCanceledError("canceling statement due to user request") from None
+
+    with pytest.raises(typer.Exit) as ended:
+        run(settings_for("postgresql://motcua@127.0.0.1/motcua"), work(), interrupted="stopped")
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == "stopped\n"
 
 
 async def test_a_defect_of_ours_is_not_hidden() -> None:
