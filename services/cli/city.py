@@ -43,8 +43,9 @@ async def seed_registry(settings: Settings) -> bool:
         open_database(service_url(settings, "registry"), "registry") as database,
         open_bus(settings, "registry") as bus,
     ):
-        if missing := await bus.missing([topic.name for topic in all_topics()]):
-            await bus.apply_topics(topic for topic in all_topics() if topic.name in missing)
+        topics = list(all_topics(settings.facts_kept))
+        if missing := await bus.missing([topic.name for topic in topics]):
+            await bus.apply_topics(topic for topic in topics if topic.name in missing)
         async with database.sessions.begin() as session:
             loaded = await registry_seed.load(session, at=clock_from(settings.clock).now())
         relay = asyncio.create_task(Relay("registry", database, bus).run())

@@ -1,7 +1,12 @@
 """`motcua topics`: what the bus has is compared with the code, and made so."""
 
+from collections.abc import Iterable
+from datetime import timedelta
+
 import pytest
 
+from libs.common.bus.base import Topic
+from libs.common.bus.embedded import EmbeddedBus
 from libs.contracts.topics import NAMES
 from tests.cli.command import invoke, motcua
 from tests.common.helpers import admin
@@ -32,6 +37,30 @@ async def test_a_difference_is_named_and_mended(database_url: str) -> None:
     again = await invoke("topics", "apply", url=database_url)
     assert (again.status, again.out) == (0, "every topic was as it should be\n")
     assert (await invoke("topics", "diff", url=database_url)).status == 0
+
+
+async def test_seeding_makes_a_missing_topic_with_the_time_for_which_facts_are_kept(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded carrier keeps everything: what it is asked for is what Kafka would be."""
+    made: list[Topic] = []
+
+    async def make(_: EmbeddedBus, topics: Iterable[Topic]) -> None:
+        made.extend(topics)
+
+    monkeypatch.setattr(EmbeddedBus, "apply_topics", make)
+    async with admin(database_url) as operator:
+        await operator.execute("DELETE FROM bus.topics WHERE name LIKE 'queue.%.v1'")
+    done = await invoke("seed", url=database_url, facts_kept_days=90)
+    assert done.status == 0
+    assert {topic.name: topic.kept for topic in made} == {
+        "queue.tickets.v1": timedelta(days=90),
+        "queue.appointments.v1": timedelta(days=90),
+        "queue.sla.v1": timedelta(days=90),
+        "queue.visits.v1": timedelta(days=90),
+        "queue.counters.v1": None,
+        "queue.load.v1": None,
+    }
 
 
 @pytest.mark.kafka
