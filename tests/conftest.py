@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 
@@ -18,6 +19,13 @@ from tests.kafka import shared_kafka
 from tests.support import on_database, reachable_folder, settings_for
 
 _numbers = count(1)
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C again where a script started the run in its background, which makes it deaf, and
+    every program that the tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -112,11 +112,15 @@ class Program:
 
     async def watch(self, wrong: list[str]) -> None:
         """Note every answer of `livez` that is not 200, until cancelled: tasks that have died."""
+        told = False
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
             while True:
                 status = await self._asked(session, "/livez")
                 if status not in (None, 200):
                     wrong.append(f"livez of {self.name} answers {status}")
+                    if not told:
+                        wrong += self._deaths()
+                        told = True
                 await asyncio.sleep(0.1)
 
     async def _asked(self, session: aiohttp.ClientSession, path: str) -> int | None:
@@ -125,6 +129,10 @@ class Program:
                 return answer.status
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None
+
+    def _deaths(self) -> list[str]:
+        lines = self.log.read_text("utf-8", errors="replace").splitlines()
+        return [line for line in lines if '"task.died"' in line]
 
     def last_words(self) -> str:
         """Give the end of its log."""
