@@ -79,6 +79,8 @@ class Service:
     database: bool = True
     wrap: Callable[[ASGIApp, FastAPI], ASGIApp] | None = None
     """Puts an app of its own before the routes (the gateway's door)."""
+    outermost: Callable[[ASGIApp], ASGIApp] | None = None
+    """Puts an app before all that answers, also what goes wrong (the gateway's headers)."""
     refuses: Sequence[type[problems.Problem]] = ()
     """What that app answers by itself, to be described with the rest."""
     own_openapi: bool = False
@@ -91,7 +93,8 @@ class Service:
 
 class _App(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
-        return problems.LimitAsProblem(super().build_middleware_stack())
+        stack = problems.LimitAsProblem(super().build_middleware_stack())
+        return self.state.outermost(stack) if self.state.outermost else stack
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -118,6 +121,7 @@ def create_app(service: Service) -> FastAPI:
     problems.install(app)
     app.add_exception_handler(idempotency.Replay, idempotency.on_replay)
     app.state.access, app.state.refuses = service.access, service.refuses
+    app.state.outermost = service.outermost
     own = () if service.own_openapi else (document.router,)
     for router in (health.router, pages.router, *own, *service.routers):
         app.include_router(guarded(router))

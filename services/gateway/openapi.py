@@ -93,10 +93,13 @@ def _join(union: dict[str, Any], service: str, description: Mapping[str, Any]) -
     clashing = _clashing(schemas, mine)
     text = json.dumps({"paths": description["paths"], "schemas": mine})
     for name in clashing:  # two services gave one name to different shapes
-        text = text.replace(f'"{_REF}{name}"', f'"{_REF}{service}.{name}"')
+        text = text.replace(f'"{_REF}{name}"', f'"{_REF}{service.title()}{name}"')
     renamed = json.loads(text)
     for name, schema in renamed["schemas"].items():
-        schemas[f"{service}.{name}" if name in clashing else name] = schema
+        known = f"{service.title()}{name}" if name in clashing else name
+        if "title" in schema:  # generators name their classes by it
+            schema["title"] = known
+        schemas[known] = schema
     for place in parts.keys() - {"schemas"}:  # made by one hand, and so the same everywhere
         union["components"][place] = union["components"].get(place, {}) | parts[place]
     for path, item in renamed["paths"].items():
