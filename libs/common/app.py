@@ -111,7 +111,6 @@ def create_app(service: Service) -> FastAPI:
         summary=service.summary,
         version="1",
         lifespan=_lifespan(service),
-        separate_input_output_schemas=False,
         generate_unique_id_function=lambda route: route.name,
         max_body_size=service.body_limit,
         # A redirect would lead to whatever host the caller has named.
