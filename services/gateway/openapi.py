@@ -4,6 +4,9 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import cache
+from importlib.resources import files
 from time import monotonic
 from typing import Any, Final
 
@@ -83,6 +86,9 @@ def joined(own: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, An
         if description is not None:
             _join(union, service, description)
     union["x-problem-types"] = dict(sorted(union["x-problem-types"].items()))
+    for item in union["paths"].values():
+        for method, call in item.items():
+            item[method] = _with_example(call)
     return union
 
 
@@ -116,6 +122,31 @@ def _clashing(known: dict[str, Any], mine: dict[str, Any]) -> set[str]:
     while further := {name for name in shared - clashing if refers[name] & clashing}:
         clashing |= further
     return clashing
+
+
+@cache
+def _examples() -> dict[str, Any]:
+    """Read what a real city was asked and has answered, by operation (`make examples`)."""
+    kept = (files("services.gateway") / "examples.json").read_text("utf-8")
+    return dict(json.loads(kept))
+
+
+def _with_example(call: dict[str, Any]) -> dict[str, Any]:
+    """Show an operation with its example; the operation itself is the service's, and stays."""
+    example = _examples().get(call.get("operationId", ""))
+    if example is None:
+        return call
+    call = deepcopy(call)
+    sent = example.get("parameters", {})
+    for parameter in call.get("parameters", ()):
+        if parameter["name"] in sent:
+            parameter["example"] = sent[parameter["name"]]
+    for content in call.get("requestBody", {}).get("content", {}).values():
+        if "body" in example:
+            content["example"] = example["body"]
+    for content in call["responses"][str(example["status"])].get("content", {}).values():
+        content["example"] = example["answer"]
+    return call
 
 
 class Union:
