@@ -30,7 +30,10 @@ Longitude = Annotated[float, Field(ge=-180, le=180)]
 
 
 class NobodyReceives(Conflict):
-    """The procedure is not received there."""
+    """The procedure is not received there.
+
+    Ask for another centre, or by position for the nearest one that receives it.
+    """
 
 
 class PositionIn(In):

@@ -97,9 +97,8 @@ def _complete(call: Part, schemas: Part, right: Right | None, access: Access | N
         call["x-roles"] = {str(role): str(reach) for role, reach in right.may.items()}
         call["security"] = _security(right, access)
     for status, answer in call["responses"].items():
-        if not status.startswith("2"):
-            continue
-        replayed = ["Idempotent-Replayed"] if _takes_a_key(call) and status != "204" else []
+        kept = status in ("200", "201") and _takes_a_key(call)
+        replayed = ["Idempotent-Replayed"] if kept else []
         answer["headers"] = answer.get("headers", {}) | headers("X-Trace-Id", *replayed)
         if answer["description"] == "Successful Response":
             answer["description"] = _named(answer, schemas)
