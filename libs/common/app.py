@@ -1,6 +1,7 @@
 """The factory every service's `main.py` calls: one lifespan, one order of middleware, one state."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -97,11 +98,14 @@ class _App(FastAPI):
         return self.state.outermost(stack) if self.state.outermost else stack
 
     def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema is None:
-            self.openapi_schema = completed(
-                super().openapi(), self.state.access, self.state.refuses
-            )
-        return self.openapi_schema
+        with _DESCRIBING:  # it is asked for from threads, and is not whole before it is completed
+            if self.openapi_schema is None:
+                described = completed(super().openapi(), self.state.access, self.state.refuses)
+                self.openapi_schema = described
+            return self.openapi_schema
+
+
+_DESCRIBING = threading.Lock()
 
 
 def create_app(service: Service) -> FastAPI:

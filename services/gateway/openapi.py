@@ -171,7 +171,9 @@ class Union:
             if self._written is None or monotonic() >= self._asked_again:
                 described = await _descriptions(forwarder)
                 if self._written is None or described != self._described:
-                    self._written = Written.of(joined(app.openapi(), described))
+                    self._written = await asyncio.to_thread(
+                        lambda: Written.of(joined(app.openapi(), described))
+                    )
                     self._described = described
                 away = None in described.values()
                 patience = self._away_seconds if away else self._every_seconds

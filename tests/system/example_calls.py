@@ -70,23 +70,25 @@ class Day:
         *,
         query: dict[str, Any] | None = None,
         key: str | None = None,
+        language: str | None = None,
         **path: Any,
     ) -> Any:
         """Make a call and keep it as the example of its operation, the first time."""
         method, template = self.operations[operation]
         target = template.format(**path) + (f"?{urlencode(query)}" if query else "")
-        headers = who | ({"Idempotency-Key": key} if key else {})
+        told = {"Idempotency-Key": key, "Accept-Language": language}
+        more = {name: value for name, value in told.items() if value}
         if template.endswith("/stream"):
-            answer, told = 200, await self._first_event(target)
+            status, answer = 200, await self._first_event(target)
         else:
-            response = await self.client.request(method, target, json=body, headers=headers)
-            answer, told = response.status_code, _read(response)
-        if answer >= 400:
-            self.trouble.append(f"{operation}: {answer} {told}")
-        parameters = path | (query or {}) | ({"Idempotency-Key": key} if key else {})
-        kept = {"parameters": parameters, "body": body, "status": answer, "answer": told}
+            response = await self.client.request(method, target, json=body, headers=who | more)
+            status, answer = response.status_code, _read(response)
+        if status >= 400:
+            self.trouble.append(f"{operation}: {status} {answer}")
+        parameters = path | (query or {}) | more
+        kept = {"parameters": parameters, "body": body, "status": status, "answer": answer}
         self.made.setdefault(operation, {name: value for name, value in kept.items() if value})
-        return told
+        return answer
 
     async def _first_event(self, target: str) -> str:
         async with self.client.stream("GET", target) as response:
@@ -111,6 +113,11 @@ def _read(response: httpx.Response) -> Any:
     return "\n".join(response.text.splitlines()[:3])
 
 
+def _without(shown: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Leave out what is not to be sent back."""
+    return {name: value for name, value in shown.items() if name not in names}
+
+
 async def _registry(day: Day) -> None:
     await day.call("list_units", query={"q": "sai gon", "limit": 1})
     await day.call("show_unit", unit=UNIT)
@@ -121,13 +128,13 @@ async def _registry(day: Day) -> None:
     closing = {"decision": "Quyết định 34/QĐ-UBND", "date": "2026-11-24"}
     await day.call("close_unit", CITY, closing, unit=NEW_UNIT)
     centre = await day.call("show_centre", unit=UNIT)
-    centre = {name: centre[name] for name in centre.keys() - {"unit", "version"}}
+    centre = _without(centre, "unit", "version")
     await day.call("put_centre", CITY, centre | {"hotlines": ["028 1022"]}, unit=UNIT)
 
     await day.call("list_procedures", query={"q": "chứng thực bản sao", "limit": 1})
     await day.call("show_coverage")
     shown = await day.call("show_procedure", code=PROCEDURE)
-    version = {name: shown[name] for name in shown.keys() - {"code", "valid_from"}}
+    version = _without(shown, "code", "valid_from")
     await day.call("put_procedure_version", CITY, version, code=PROCEDURE, valid_from="2027-01-01")
 
     await day.call("show_calendar_day", day="2026-11-24")
@@ -135,7 +142,8 @@ async def _registry(day: Day) -> None:
     await day.call("put_calendar_override", CITY, off, day="2027-02-05")
     await day.call("show_calendar_override", day="2027-02-05")
     await day.call("delete_calendar_override", CITY, day="2027-02-05")
-    await day.call("ask_route", body={"procedure_code": PROCEDURE, "at_unit": UNIT})
+    question = {"procedure_code": PROCEDURE, "at_unit": UNIT}
+    await day.call("ask_route", body=question, language="vi")
 
 
 async def _callers(day: Day) -> None:
