@@ -1,4 +1,4 @@
-"""A little service that does what it is told by the last part of the path."""
+"""A little service that does what it is told by the last part of the path, or `?act=`."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -47,7 +47,8 @@ class Stub:
             return
         seen = Seen(scope["method"], scope["raw_path"], scope["query_string"], scope["headers"])
         self.requests.append(seen)
-        act = getattr(self, "on_" + scope["path"].rpartition("/")[2], _fine)
+        told = scope["query_string"].partition(b"act=")[2].decode()
+        act = getattr(self, "on_" + (told or scope["path"].rpartition("/")[2]), _fine)
         await act(receive, send)
 
     async def on_cookies(self, receive: Receive, send: Send) -> None:
