@@ -39,11 +39,15 @@ def check_head(scope: Scope, settings: Settings) -> None:
             if name in seen:
                 raise NotHttp(f"{name.decode()} was sent more than once")
             seen.add(name)
+        if name == b"transfer-encoding" and value.lower() != b"chunked":
+            raise NotHttp("of transfer codings only chunked is understood")
     if size > settings.head_bytes:
         _refuse("head", HeadTooLarge(f"{size} bytes; at most {settings.head_bytes} are taken"))
     fields = len(scope["headers"])
     if fields > settings.head_fields:
         _refuse("head", HeadTooLarge(f"{fields} headers; at most {settings.head_fields} are taken"))
+    if scope["http_version"] == "0.9":
+        raise NotHttp("HTTP/0.9 has no headers; speak HTTP/1.1")
     if b"host" not in seen and scope["http_version"] != "1.0":
         raise NotHttp("the Host header is missing")
 
@@ -76,8 +80,7 @@ async def taken_in(scope: Scope, receive: Receive, settings: Settings) -> Receiv
     most = settings.file_bytes if upload else settings.body_bytes
     declared = _declared(scope)
     if declared is not None and declared > most:
-        # What is declared is read and thrown away by the server, so that the caller hears of it.
-        _refuse("body", too_large(most, hang_up=declared > settings.file_bytes))
+        _refuse("body", _too_large(most))
     bounded = _bounded(receive, most, settings.caller_silence_seconds)
     if upload:
         return bounded
@@ -103,10 +106,9 @@ def has_body(scope: Scope) -> bool:
     return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
 
 
-def too_large(most: int, *, hang_up: bool) -> TooLarge:
-    """Say how much is taken."""
-    headers = {"Connection": "close"} if hang_up else None
-    return TooLarge(f"at most {most} bytes are taken here", headers=headers)
+def _too_large(most: int) -> TooLarge:
+    # The connection stays: whoever hangs up on somebody who still sends is not heard.
+    return TooLarge(f"at most {most} bytes are taken here")
 
 
 def _refuse(reason: str, problem: Problem) -> NoReturn:
@@ -129,7 +131,7 @@ def _bounded(receive: Receive, most: int, silence: float) -> Receive:
             _refuse("slow-body", TooSlow(f"nothing of the body came for {silence:g} s"))
         size += len(message.get("body", b""))
         if size > most:
-            _refuse("body", too_large(most, hang_up=True))
+            _refuse("body", _too_large(most))
         over = not message.get("more_body", False)
         return message
 

@@ -42,6 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._seconds: float = settings.head_seconds
         self._head: int | None = None
         """Bytes of a head that is not whole yet, whose first piece is not counted."""
+        self._body_comes = False
         self._patience: TimerHandle | None = None
         self._refused = False
 
@@ -81,8 +82,23 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Hand the request over: what follows is the door's."""
         self._head = None
+        self._body_comes = True
         self._stop_waiting()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that the request is whole."""
+        self._body_comes = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Give who was answered early as much time for the rest of the body as for a head.
+
+        Nobody reads it any more, but whoever is hung up on while sending does not hear the answer.
+        """
+        super().on_response_complete()
+        if self._body_comes and self._patience is None and not self.transport.is_closing():
+            self._wait_for_head()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, with a problem as everywhere."""

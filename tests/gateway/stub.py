@@ -73,6 +73,22 @@ class Stub:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
+    async def on_count(self, receive: Receive, send: Send) -> None:
+        """Take the body, keep nothing of it, and tell how long it was."""
+        size, more = 0, True
+        while more:
+            message: Any = await receive()
+            size += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        await _whole(send, 200, str(size).encode())
+
+    async def on_flood(self, receive: Receive, send: Send) -> None:
+        """Answer with 50 MB, as fast as somebody takes them."""
+        await _start(send, 200, [(b"content-length", b"%d" % (50 * 1_048_576))])
+        for _ in range(800):
+            await send({"type": "http.response.body", "body": bytes(65_536), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
     async def on_early(self, receive: Receive, send: Send) -> None:
         """Answer without reading the body."""
         await _whole(send, 413, b"too much")
