@@ -175,7 +175,7 @@ class Settings(BaseSettings):
     upstream_answer_seconds: Seconds = 30
     """How long a service may take to begin its answer."""
     upstream_silence_seconds: Seconds = 30
-    """For how long it may be silent within; the heartbeats of streams come more often."""
+    """For how long it may say nothing, at the beginning too; heartbeats of streams come oftener."""
     upstream_total_seconds: Seconds = 120
     """How long an answer may take in all, but a stream's or a file's."""
     upstream_calls: int = Field(default=256, ge=1)

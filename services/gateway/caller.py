@@ -77,11 +77,16 @@ class Caller:
                 self.left = True
                 raise CallerLeft
             if message.get("body"):
+                self._allow(self._seconds)  # for the service to take it
                 yield message["body"]
+                self._allow(None)  # for the caller, whose own silence is bounded elsewhere
             more = message.get("more_body", False)
         self._heard.set()
+        self._allow(self._seconds)
+
+    def _allow(self, seconds: float | None) -> None:
         if self._time is not None and not self.answered:
-            self._time.left(self._seconds)
+            self._time.left(seconds)
 
     async def take(self, message: Message) -> None:
         """Pass a part of the answer on; a caller that takes nothing for long has left."""
@@ -96,7 +101,8 @@ class Caller:
 
     @asynccontextmanager
     async def within(self, seconds: float) -> AsyncIterator[Time]:
-        """Bound an exchange: so many seconds until its answer begins, once the body is in.
+        """Bound an exchange: so many seconds until its answer begins, once the body is in, and for
+        the service to take any piece of that.
 
         Raises:
             TimeoutError: they are over, or the caller left, or the answer is to end (`stopped`).

@@ -82,6 +82,13 @@ class Stub:
             more = message.get("more_body", False)
         await _whole(send, 200, str(size).encode())
 
+    async def on_stuck(self, receive: Receive, send: Send) -> None:
+        """Take the first piece of the body, and nothing more until the caller has gone."""
+        await receive()
+        self.heard.set()
+        await self.go_on.wait()
+        await self._until_left(receive)
+
     async def on_flood(self, receive: Receive, send: Send) -> None:
         """Answer with 50 MB, as fast as somebody takes them."""
         await _start(send, 200, [(b"content-length", b"%d" % (50 * 1_048_576))])

@@ -17,6 +17,7 @@ from tests.support import wait_until
 BOUNDS: dict[str, Any] = {
     "url_bytes": 256, "head_fields": 20, "head_bytes": 2000, "body_bytes": 1024,
     "file_bytes": 4096, "head_seconds": 0.3, "body_seconds": 0.4, "caller_silence_seconds": 0.2,
+    "upstream_answer_seconds": 0.3, "upstream_silence_seconds": 1,
     "rate_anonymous_writes": "none",
 }  # fmt: skip
 
