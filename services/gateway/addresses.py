@@ -67,6 +67,7 @@ class Proxies:
         return reached
 
 
+@lru_cache(4096)
 def parsed(text: str) -> Address | None:
     """Read an address as it stands in `X-Forwarded-For` or `Forwarded`, with or without a port."""
     text = text.strip().strip('"')

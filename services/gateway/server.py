@@ -97,7 +97,8 @@ class BoundedProtocol(HttpToolsProtocol):
         Nobody reads it any more, but whoever is hung up on while sending does not hear the answer.
         """
         super().on_response_complete()
-        if self._body_comes and self._patience is None and not self.transport.is_closing():
+        idle = not (self._busy or self.transport.is_closing())  # the next may be under way
+        if self._body_comes and idle and self._patience is None:
             self._wait_for_head()
 
     def send_400_response(self, msg: str) -> None:

@@ -261,6 +261,23 @@ async def test_a_body_that_is_too_large_reaches_no_service(door: Front, stub: St
     assert stub.requests == []
 
 
+async def test_who_was_answered_early_is_heard_out_for_so_long(door: Front) -> None:
+    reader, writer = await asyncio.open_connection(HOST, door.port)
+    writer.write(written("POST", "/v1/tickets/x", "Content-Length: 5000", "Connection: x"))
+    assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 413 ")
+    async with asyncio.timeout(5):
+        while not reader.at_eof():
+            writer.write(b"x")
+            await asyncio.wait([asyncio.create_task(reader.read(1))], timeout=0.02)
+    writer.close()
+    reader, writer = await asyncio.open_connection(HOST, door.port)
+    writer.write(written("POST", "/v1/tickets/x", "Content-Length: 5000", "Connection: x"))
+    await reader.readuntil(b"}")
+    writer.write(b"x" * 5000 + written("GET", "/livez"))
+    assert (await asyncio.wait_for(reader.read(-1), 5)).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
 async def dribbled(door: Front, path: str, pause: float, stop: int | None = None) -> bytes:
     """Send a body a byte at a time and give what is answered."""
     reader, writer = await asyncio.open_connection(HOST, door.port)
