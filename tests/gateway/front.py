@@ -46,7 +46,7 @@ def before(ports: Mapping[str, int], **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def front(
-    ports: Mapping[str, int], server: Mapping[str, Any] | None = None, **changes: Any
+    ports: Mapping[str, int], server: Mapping[str, Any] | None = None, /, **changes: Any
 ) -> AsyncIterator[Front]:
     """Open a gateway; `server` are changes to uvicorn's settings, the rest to ours."""
     settings = before(ports, **changes)
