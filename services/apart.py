@@ -113,10 +113,12 @@ class _Child:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         host, port = self._address
+        bounds = ("--http", "services.gateway.server:BoundedProtocol")
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "uvicorn", f"services.{self.name}.main:app",
             "--host", host, "--port", str(port), "--no-access-log", "--no-server-header",
             "--no-proxy-headers", "--timeout-graceful-shutdown", "5", "--log-level", "warning",
+            *(bounds if self.name == GATEWAY else ()),
             env=self._environment,
             # Ctrl-C is for us, who stop the door before the services behind it.
             start_new_session=True,

@@ -20,6 +20,7 @@ from libs.common.app import Core
 from libs.common.clock import clock_from
 from libs.common.settings import Settings
 from services.gateway.clients import InProcess
+from services.gateway.server import bounded_by
 from services.launch import STOP_SIGNALS, greet, launch
 
 APPS: dict[str, FastAPI] = {
@@ -52,7 +53,8 @@ async def _serve_http(app: "_City", settings: Settings, listener: socket.socket)
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # nobody stands before this door whose word on addresses counts
+            http=bounded_by(settings),
+            proxy_headers=False,  # the door itself knows whom to believe
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )

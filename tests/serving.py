@@ -16,19 +16,22 @@ HOST = "127.0.0.1"
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[int]:
-    """Serve an app on a free port of the loopback; its lifespan is somebody else's."""
+async def serving(app: ASGIApp, **changes: Any) -> AsyncIterator[int]:
+    """Serve an app on a free port of the loopback; its lifespan is somebody else's.
+
+    `changes` are uvicorn's own settings.
+    """
     with socket.socket() as listener:
         listener.bind((HOST, 0))
-        config = uvicorn.Config(
-            app,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
+        usual: dict[str, Any] = {
+            "lifespan": "off",
+            "log_config": None,
+            "access_log": False,
+            "proxy_headers": False,
+            "server_header": False,
+            "timeout_graceful_shutdown": 1,
+        }
+        config = uvicorn.Config(app, **(usual | changes))
         server = uvicorn.Server(config)
         server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
         task = asyncio.create_task(server.serve(sockets=[listener]))

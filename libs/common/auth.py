@@ -129,6 +129,14 @@ class Verifier:
                 raise Unavailable("the issuer of this token does not answer; try again soon")
         return self.verify(token)
 
+    def remembers(self, token: str) -> bool:
+        """Tell whether a token was found good and still is; anything else has to be checked.
+
+        Raises:
+            Unauthenticated: it is too long to be one.
+        """
+        return self._remembered(token) is not None
+
     def verify(self, token: str) -> Principal:
         """Tell who a token speaks for.
 

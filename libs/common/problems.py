@@ -132,6 +132,16 @@ class Conflict(Problem):
     status = 409
 
 
+class TooSlow(Problem):
+    """The request did not come in within its time."""
+
+    status = 408
+
+    def __init__(self, detail: str = "", **members: Any) -> None:
+        """Refuse and hang up: what would still come belongs to nothing."""
+        super().__init__(detail, headers={"Connection": "close"}, **members)
+
+
 class TooLarge(Problem):
     """The body is larger than this address takes.
 
@@ -139,6 +149,18 @@ class TooLarge(Problem):
     """
 
     status = 413
+
+
+class UrlTooLong(Problem):
+    """The address is longer than any that exists here."""
+
+    status = 414
+
+
+class HeadTooLarge(Problem):
+    """The headers are more, or larger, than any call here needs."""
+
+    status = 431
 
 
 class UnsupportedMediaType(Problem):

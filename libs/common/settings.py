@@ -4,8 +4,9 @@ import re
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
@@ -45,6 +46,12 @@ def _refuse_default_password(url: SecretStr | None) -> None:
     derived = {service_password(default, name) for default in DEFAULT_PASSWORDS}
     if password.lower() in DEFAULT_PASSWORDS | derived | {"", name}:
         raise ValueError(f"production refuses a default password for {name}: set another")
+
+
+Rate = Annotated[str, Field(pattern=r"^([1-9][0-9]{0,8}/(second|minute|hour|day)|none)$")]
+"""So many in so long, as `300/minute`; `none` is no limit."""
+
+Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
 class Settings(BaseSettings):
@@ -146,6 +153,54 @@ class Settings(BaseSettings):
     staffing_share: float = Field(default=0.02, gt=0, lt=1)
     """The share of people that may wait longer than promised, in advice on counters."""
 
+    # What the gateway lets in, and for how long it waits (docs/security.md, "Limits").
+    trusted_proxies: str | None = None
+    """Networks, with commas, whose word on a caller's address counts, or `none`; unset, the machine
+    itself in development and nobody in production."""
+    rate_store: SecretStr | None = None
+    """`redis://…` where several gateways count calls together; unset, each counts for itself."""
+    rate_anonymous_reads: Rate = "6000/minute"
+    """For each address; behind one may be a whole centre, or a telephone company's customers."""
+    rate_anonymous_writes: Rate = "300/minute"
+    rate_wrong_credentials: Rate = "120/minute"
+    """For each address, after which it is not worth checking another token."""
+    rate_named: Rate | None = None
+    """For each subject; unset, none in development and 6000/minute in production."""
+    head_bytes: int = Field(default=32_768, ge=1024)
+    head_fields: int = Field(default=100, ge=10)
+    url_bytes: int = Field(default=8192, ge=256)
+    body_bytes: int = Field(default=1_048_576, ge=1024)
+    """The largest body but of a file; services may take less."""
+    file_bytes: int = Field(default=51 * 1_048_576, ge=1024)
+    """The largest body of `/v1/files`: 50 MB, and what a form puts around them."""
+    head_seconds: Seconds = 10
+    """How long a request's line and headers may take to come in."""
+    body_seconds: Seconds = 60
+    """How long a body may take to come in, but a file's."""
+    caller_silence_seconds: Seconds = 30
+    """For how long a caller may send nothing of its body, or take nothing of its answer."""
+    upstream_connect_seconds: Seconds = 2
+    upstream_answer_seconds: Seconds = 30
+    """How long a service may take to begin its answer."""
+    upstream_silence_seconds: Seconds = 30
+    """For how long it may say nothing, at the beginning too; heartbeats of streams come oftener."""
+    upstream_total_seconds: Seconds = 120
+    """How long an answer may take in all, but a stream's or a file's."""
+    upstream_calls: int = Field(default=256, ge=1)
+    """Calls that a service may have under way."""
+    door_calls: int = Field(default=640, ge=1)
+    """Calls under way to all services: more than two stuck ones can take."""
+    door_uploads: int = Field(default=64, ge=1)
+    door_streams: int = Field(default=6000, ge=1)
+    address_streams: int = Field(default=2000, ge=1)
+    """Open streams of one address."""
+    circuit_failures: int = Field(default=5, ge=1)
+    """Failed calls in a row after which a service is left alone."""
+    circuit_seconds: Seconds = 2
+    """For how long; then one call tries it."""
+    retry_share: float = Field(default=0.1, ge=0, le=1)
+    """Calls that may be sent again, as a share of those sent."""
+
     @classmethod
     def from_environment(cls) -> Self:
         """Read the environment, and the folder of secret files where one is named."""
@@ -191,6 +246,16 @@ class Settings(BaseSettings):
                 f"a promise of {self.sla_seconds} seconds (MOTCUA_SLA_SECONDS) cannot be at risk "
                 f"only past {self.at_risk_seconds} (MOTCUA_WAIT_AT_RISK_SECONDS)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _proxies_are_networks(self) -> Self:
+        try:
+            self.proxies  # noqa: B018  (worked out once, here)
+        except ValueError as error:
+            raise ValueError(
+                f"MOTCUA_TRUSTED_PROXIES: {error}; write networks like 10.0.0.0/8,fd00::/8, or none"
+            ) from None
         return self
 
     @model_validator(mode="after")
@@ -240,6 +305,19 @@ class Settings(BaseSettings):
     def development(self) -> bool:
         """Whether conveniences of development (issuer, roles, demo hours) are allowed."""
         return self.profile is Profile.development
+
+    @cached_property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks whose word on a caller's address counts."""
+        told = self.trusted_proxies
+        if told is None:
+            told = "127.0.0.0/8,::1" if self.development else "none"
+        return () if told == "none" else tuple(ip_network(one.strip()) for one in told.split(","))
+
+    @cached_property
+    def named_rate(self) -> str:
+        """How often one who has a name may call."""
+        return self.rate_named or ("none" if self.development else "6000/minute")
 
     @cached_property
     def facts_kept(self) -> timedelta | None:

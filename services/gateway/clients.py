@@ -1,6 +1,7 @@
 """Forwarding, behind one small interface: in process for the embedded city, else over HTTP."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -8,13 +9,16 @@ from typing import Any, Protocol
 import aiohttp
 import structlog
 from fastapi import FastAPI
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from yarl import URL
 
 from libs.common.observability import is_event_stream
 from libs.common.problems import Unavailable
 from libs.common.settings import SERVICES, Settings
 from libs.common.trace import current_traceparent
+from services.gateway.bodies import is_bulk
+from services.gateway.caller import END, Caller
+from services.gateway.circuit import RETRIES, Attempt, Circuit, RetryBudget
 
 log = structlog.get_logger()
 
@@ -122,46 +126,91 @@ class OverHttp:
     """Forwards with aiohttp's client, many times faster here than httpx's (see the decision)."""
 
     def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        bases: Mapping[str, str],
-        stopping: asyncio.Event,
-        patience: float,
+        self, session: aiohttp.ClientSession, settings: Settings, stopping: asyncio.Event
     ) -> None:
-        """Take an open session, each service's base address, what tells that the process stops,
-        and for how many seconds a caller may take nothing of an answer."""
-        self._session = session
-        self._bases = bases
-        self._stopping = stopping
-        self._patience = patience
+        """Take an open session, where the services are and how long to wait for them, and what
+        tells that the process stops."""
+        self._session, self._settings, self._stopping = session, settings, stopping
+        self._bases = {service: settings.upstream(service) for service in SERVICES}
+        self._budgets = {service: RetryBudget(settings.retry_share) for service in SERVICES}
+        self._circuits = {
+            service: Circuit(
+                service, failures=settings.circuit_failures, seconds=settings.circuit_seconds
+            )
+            for service in SERVICES
+        }
 
     async def forward(self, service: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the request on and stream the answer back."""
+        """Send the request on and stream the answer back; once more if nothing can come of that."""
+        client = Caller(scope, receive, send, patience=self._settings.caller_silence_seconds)
+        budget = self._budgets[service]
+        budget.earn()
+        with client.watched():
+            failure = await self._tried(service, scope, client)
+            if failure and client.may_repeat(unsent=_unsent(failure)) and budget.spend():
+                RETRIES.labels(service).inc()
+                await asyncio.sleep(random.uniform(0.02, 0.08))  # noqa: S311  (no secret)
+                failure = await self._tried(service, scope, client)
+            if failure and not client.left:
+                raise _away(service, failure)
+
+    async def _tried(self, service: str, scope: Scope, client: Caller) -> Exception | None:
+        """Try once; give what went wrong before anything of an answer was passed on.
+
+        Raises:
+            CircuitOpen: the service is left alone.
+            Problem: the caller's body was refused.
+            Exception: half an answer is out; only a broken connection tells the caller so.
+        """
+        with self._circuits[service].attempt() as attempt:
+            try:
+                await self._exchange(service, scope, client, attempt)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if client.refused is not None:
+                    raise client.refused from None
+                if client.stopped:
+                    await client.take(END)
+                    return None
+                if not client.left:
+                    attempt.failed(type(error).__name__)
+                    if client.answered:
+                        raise
+                return error
+        return None
+
+    async def _exchange(self, service: str, scope: Scope, client: Caller, attempt: Attempt) -> None:
         path = scope.get("raw_path") or scope["path"].encode()
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
         url = URL(self._bases[service] + (path + query).decode("latin-1"), encoded=True)
-        client = _Client(receive, send, sends=_has_body(scope), patience=self._patience)
-        started = False
-        try:
-            async with self._session.request(
+        async with (
+            client.within(self._settings.upstream_answer_seconds) as time,
+            self._session.request(
                 scope["method"],
                 url,
                 headers=_as_text(onward(scope)),
-                data=client.body() if client.sends else None,
+                data=client.body(),
                 allow_redirects=False,
-            ) as answer:
-                started = True
-                await _give_back(answer, client, self._stopping)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if client.left:
-                return  # nobody is there to be told anything
-            if client.stopped:
-                await client.take(_END)
-                return
-            if started:
-                raise  # half an answer is out: only a broken connection tells the client so
-            log.warning("upstream.away", upstream=service, error=type(error).__name__)
-            raise UpstreamAway(f"the {service} service does not answer", service=service) from None
+            ) as answer,
+        ):
+            attempt.answered(answer.status)
+            headers = [
+                (name, value)
+                for name, value in end_to_end([(n.lower(), v) for n, v in answer.raw_headers])
+                if name not in (b"date", b"server")
+            ]
+            stream = is_event_stream(headers)
+            time.left(None if stream or is_bulk(scope) else self._settings.upstream_total_seconds)
+            await client.take(
+                {"type": "http.response.start", "status": answer.status, "headers": headers}
+            )
+            # The reader of a stream resumes elsewhere; half an answer of any other kind must be
+            # waited for.
+            with client.ended_by(self._stopping if stream else None):
+                async for chunk in answer.content.iter_any():
+                    await client.take(
+                        {"type": "http.response.body", "body": chunk, "more_body": True}
+                    )
+            await client.take(END)
 
     async def openapi(self, service: str) -> dict[str, Any]:
         """Fetch the service's description."""
@@ -175,60 +224,21 @@ class OverHttp:
             raise UpstreamAway(f"the {service} service does not answer") from None
 
     async def alive(self, service: str) -> str | None:
-        """Ask whether the service would serve."""
+        """Ask whether the service would serve, and tell whether it is left alone."""
+        if problem := self._circuits[service].problem:
+            return problem
         try:
-            async with self._session.get(self._bases[service] + "/readyz") as answer:
+            url = self._bases[service] + "/readyz"
+            async with self._session.get(url, timeout=_ALIVE_WITHIN) as answer:
                 return None if answer.status == 200 else f"readyz answers {answer.status}"
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return f"away: {type(error).__name__}"
 
 
+_ALIVE_WITHIN = aiohttp.ClientTimeout(total=1)
+"""A probe of the gateway itself has little patience: a service that hangs must not hang it."""
+
 _DESCRIBED_WITHIN = aiohttp.ClientTimeout(total=5)
-
-
-class _Client:
-    """The caller's side of a request: its body, and whether somebody still waits for an answer."""
-
-    def __init__(self, receive: Receive, send: Send, *, sends: bool, patience: float) -> None:
-        self._receive = receive
-        self._send = send
-        self._patience = patience
-        self._heard = asyncio.Event()
-        """Set when the body is in: only then may somebody else listen for the end."""
-        if not sends:
-            self._heard.set()
-        self.sends = sends
-        self.left = False
-        self.stopped = False
-
-    async def body(self) -> AsyncIterator[bytes]:
-        """Give the body as it comes in."""
-        more = True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self.left = True
-                raise ConnectionResetError("the client went away")
-            if message.get("body"):
-                yield message["body"]
-            more = message.get("more_body", False)
-        self._heard.set()
-
-    async def take(self, message: Message) -> None:
-        """Pass a part of the answer on; a caller that takes nothing for long has left."""
-        try:
-            async with asyncio.timeout(self._patience):
-                await self._send(message)
-        except TimeoutError:
-            self.left = True
-            raise
-
-    async def leaves(self) -> None:
-        """Wait until nobody is there any more."""
-        await self._heard.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.left = True
 
 
 def _as_text(headers: Headers) -> list[tuple[str, str]]:
@@ -236,68 +246,35 @@ def _as_text(headers: Headers) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("utf-8", "replace")) for name, value in headers]
 
 
-def _has_body(scope: Scope) -> bool:
-    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+def _unsent(failure: Exception) -> bool:
+    """Tell whether the service cannot have heard of the call: no connection was made for it."""
+    return isinstance(failure, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
 
 
-async def _give_back(
-    answer: aiohttp.ClientResponse, client: _Client, stopping: asyncio.Event
-) -> None:
-    headers = [
-        (name, value)
-        for name, value in end_to_end([(n.lower(), v) for n, v in answer.raw_headers])
-        if name not in (b"date", b"server")
-    ]
-    await client.take({"type": "http.response.start", "status": answer.status, "headers": headers})
-    if answer.content_length is not None:
-        await _pour(answer, client)
-        return
-    # A stream may be silent for long and has no end of its own: whoever left must end it.
-    endings = [asyncio.create_task(client.leaves())]
-    if is_event_stream(headers):
-        # Its reader resumes elsewhere; half an answer of any other kind must be waited for.
-        endings.append(asyncio.create_task(_stops(stopping, client)))
-    for ending in endings:
-        ending.add_done_callback(lambda task: None if task.cancelled() else answer.close())
-    try:
-        await _pour(answer, client)
-    finally:
-        for ending in endings:
-            ending.cancel()
-
-
-async def _stops(stopping: asyncio.Event, client: _Client) -> None:
-    await stopping.wait()
-    client.stopped = True
-
-
-async def _pour(answer: aiohttp.ClientResponse, client: _Client) -> None:
-    async for chunk in answer.content.iter_any():
-        await client.take({"type": "http.response.body", "body": chunk, "more_body": True})
-    await client.take(_END)
-
-
-_END: Message = {"type": "http.response.body", "body": b""}
+def _away(service: str, failure: Exception) -> UpstreamAway:
+    log.warning("upstream.away", upstream=service, error=type(failure).__name__)
+    return UpstreamAway(f"the {service} service does not answer", service=service)
 
 
 @asynccontextmanager
-async def over_http(
-    settings: Settings, *, stopping: asyncio.Event, patience: float = 60
-) -> AsyncIterator[OverHttp]:
+async def over_http(settings: Settings, *, stopping: asyncio.Event) -> AsyncIterator[OverHttp]:
     """Open the proxy's client: kept connections, bounded waits, nothing decoded on the way.
 
-    `patience` is how many seconds a service may be silent, also in mid-stream, where heartbeats
-    come more often, and for how many a caller may take nothing of its answer. The number of
-    connections is not bounded here, or a hundred open boards would keep everybody else from the
-    queue; an idle one is closed before the service would close it, which could cross with a request
-    that nobody may repeat.
+    The number of connections is not bounded here but by the gates, or a hundred open boards would
+    keep everybody else from the queue; an idle one is closed before the service would close it,
+    which could cross with a request that nobody may repeat.
     """
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=2, sock_read=patience),
+        timeout=aiohttp.ClientTimeout(
+            total=None,
+            sock_connect=settings.upstream_connect_seconds,
+            sock_read=settings.upstream_silence_seconds,
+        ),
         auto_decompress=False,
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        bases = {service: settings.upstream(service) for service in SERVICES}
-        yield OverHttp(session, bases, stopping, patience)
+        # It would send a PUT again whose connection broke, without asking us or the budget.
+        session._retry_connection = False  # noqa: SLF001
+        yield OverHttp(session, settings, stopping)

@@ -11,16 +11,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from libs.common.app import Core
 from libs.common.auth import Principal, bearer
 from libs.common.consumer import Broadcast
+from libs.common.health import Check
 from libs.common.issuers import TokenSigner, gateway_key
-from libs.common.problems import NotHttp
+from libs.common.problems import NotHttp, Unauthenticated
 from libs.common.settings import SERVICES
 from libs.contracts.following import following_registry
 from libs.contracts.queue import QueueLoad
 from libs.contracts.registry import ClientChanged
+from services.gateway.addresses import Proxies, caller_of
 from services.gateway.api_keys import ApiKeys
+from services.gateway.bodies import CallerLeft, check_head, taken_in
 from services.gateway.clients import Headers, UpstreamAway, over_http
 from services.gateway.directory import City
+from services.gateway.gates import Gates
 from services.gateway.openapi import Union
+from services.gateway.rates import Rates, counting
 
 _BY_FIRST_SEGMENT: Final = {
     **dict.fromkeys(
@@ -79,15 +84,24 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        state = scope["state"]
+        found = service_of(scope["path"])
+        if found is not None:
+            scope["route_template"] = found[1]
+        check_head(scope, state["settings"])
         _check_path(scope)
+        state["proxies"].place(scope)
         if scope["path"].startswith("/v1/"):
             scope["headers"] = await _admitted(scope)
-        found = service_of(scope["path"])
+        try:
+            receive = await taken_in(scope, receive, state["settings"])
+        except CallerLeft:
+            return
         if found is None:
             await self._app(scope, receive, send)
             return
-        service, scope["route_template"] = found
-        await scope["state"]["forwarder"].forward(service, scope, receive, send)
+        with state["gates"].passing(found[0], scope):
+            await state["forwarder"].forward(found[0], scope, receive, send)
 
 
 def _check_path(scope: Scope) -> None:
@@ -105,21 +119,39 @@ async def _admitted(scope: Scope) -> Headers:
     show nothing, the gateway signs a token of its own.
     """
     state = scope["state"]
+    rates: Rates = state["rates"]
+    caller = caller_of(scope["client"][0]) if scope.get("client") else ""
     tokens = [value for name, value in scope["headers"] if name == b"authorization"]
     keys = [value for name, value in scope["headers"] if name == b"x-api-key"]
     if len(tokens) > 1 or len(keys) > 1:
         raise NotHttp("credentials were sent more than once")
     token = bearer(tokens[0].decode("latin-1") if tokens else None)
-    principal = state["api_keys"].holder(keys[0]) if keys else Principal()
+    if token and not state["verifier"].remembers(token):
+        # A signature costs much more to check than this; who was here before is not kept out.
+        await rates.check("wrong-credentials", caller)
+    try:
+        principal = state["api_keys"].holder(keys[0]) if keys else Principal()
+        if token:
+            principal = await state["verifier"].identify(token)
+    except Unauthenticated:
+        await rates.spend("wrong-credentials", caller)
+        raise
+    if token and keys:
+        raise NotHttp("send a token or an API key, not both")
+    if principal.anonymous:
+        await rates.spend("anonymous-reads" if _reads(scope) else "anonymous-writes", caller)
+    else:
+        await rates.spend("named", f"{principal.role}:{principal.subject}")
     if token:
-        await state["verifier"].identify(token)
-        if keys:
-            raise NotHttp("send a token or an API key, not both")
         headers: Headers = scope["headers"]
         return headers
     signed = b"Bearer " + state["signer"].token(principal).encode()
     others = [pair for pair in scope["headers"] if pair[0] != b"x-api-key"]
     return [*others, (b"authorization", signed)]
+
+
+def _reads(scope: Scope) -> bool:
+    return scope["method"] in ("GET", "HEAD", "OPTIONS") or scope["path"] == "/v1/route"
 
 
 @asynccontextmanager
@@ -128,6 +160,7 @@ async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
     signer = TokenSigner(gateway_key(core.settings), core.settings.oidc_audience)
     async with (
         following_registry(core) as state,
+        counting(core.settings) as rates,
         over_http(core.settings, stopping=core.stopping) as forwarder,
     ):
         api_keys = _follow_clients(core)
@@ -136,8 +169,10 @@ async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
         core.tasks.start("loads", loads.run())
         own = state | {
             "city": city, "forwarder": forwarder, "api_keys": api_keys, "signer": signer,
-            "union": Union(),
+            "proxies": Proxies(core.settings.proxies), "rates": rates,
+            "gates": Gates(core.settings), "union": Union(),
         }  # fmt: skip
+        core.health.wanted["rates"] = _problem_of(rates)
         for service in SERVICES:
             core.health.wanted[service] = _asks(own, service)
         yield own
@@ -160,6 +195,13 @@ def _follow_clients(core: Core) -> ApiKeys:
     core.health.wanted["clients-feed"] = following
     core.tasks.start("clients", reader.run())
     return api_keys
+
+
+def _problem_of(rates: Rates) -> Check:
+    async def check() -> str | None:
+        return rates.problem
+
+    return check
 
 
 def _asks(state: dict[str, Any], service: str) -> Any:

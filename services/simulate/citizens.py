@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from services.simulate.client import Answer
+from services.simulate.client import Answer, own_address
 from services.simulate.people import Person
 from services.simulate.stage import Floor, Holder
 
@@ -15,7 +15,7 @@ class Visit:
         """Come in."""
         self.floor, self.person, self.stage = floor, person, floor.stage
         self.holder = Holder(person)
-        self._by_web: dict[str, str] = {}
+        self._by_web = own_address(next(self.stage.citizens))
 
     async def run(self) -> None:
         """Play it."""
@@ -81,7 +81,7 @@ class Visit:
     async def _look(self, ticket: dict[str, Any]) -> None:
         """Follow the ticket by phone, if that is where it is."""
         if self.person.channel == "web":
-            answer = await self.stage.door.get(f"/v1/tickets/{ticket['id']}", {})
+            answer = await self.stage.door.get(f"/v1/tickets/{ticket['id']}", self._by_web)
             if not answer.ok or answer.json["number"] != ticket["number"]:
                 self.stage.surprise("GET a ticket", answer)
 

@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -41,6 +42,8 @@ class Stage:
         self.timeline = Timeline(scene.clock)
         self.badges: Badges = scene.badges
         self.lateness: list[float] = []
+        self.citizens = count(1)
+        """Numbers those who come."""
         self.floors = {hall.unit: Floor(self, hall) for hall in scene.halls}
         self._holders: dict[str, asyncio.Future[Holder]] = {}
 

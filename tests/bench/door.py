@@ -1,4 +1,4 @@
-"""What the door costs: verifying, the guard, the audit. `python -m tests.bench.door`.
+"""What the door costs: verifying, limits, the guard, the audit. `python -m tests.bench.door`.
 
 Costs are processor time, ours and PostgreSQL's, which other work on the machine disturbs little.
 """
@@ -29,11 +29,16 @@ from libs.common.issuers import TokenSigner
 from libs.common.migrate import migrate
 from libs.common.observability import configure_logging
 from libs.common.postgres import EmbeddedPostgres
+from libs.common.settings import Settings
 from libs.contracts.registry import ClientChanged, ClientKey, ClientKind
 from libs.contracts.topics import all_topics
 from services.cli import seed_registry
 from services.embedded import city
+from services.gateway.addresses import Proxies
 from services.gateway.api_keys import ApiKeys
+from services.gateway.bodies import check_head
+from services.gateway.gates import Gates
+from services.gateway.rates import Rates
 from services.queue import statements
 from services.registry.clients import hash_of
 from tests.gateway.city import record
@@ -91,6 +96,41 @@ def verifying() -> None:
     found = microseconds(lambda: signer.token(api_keys.holder(b"motcua_7")), 20_000)
     fresh = microseconds(lambda: TokenSigner(keys["EdDSA"], "motcua").token(Principal()), 300)
     print(f"API key to token: {found:.2f} us, {fresh:.0f} us when it is signed anew")
+
+
+async def limiting() -> None:
+    """Time what the limits cost each call: where it comes from, its head, its rate, its place."""
+    settings = Settings(rate_anonymous_reads="1000000/minute", trusted_proxies="10.0.0.0/8")
+    rates, gates, proxies = Rates(settings), Gates(settings), Proxies(settings.proxies)
+    for number in range(10_000):
+        await rates.spend("anonymous-reads", f"caller {number}")
+    scope = {
+        "type": "http", "method": "GET", "path": "/v1/tickets/x", "raw_path": b"/v1/tickets/x",
+        "query_string": b"", "http_version": "1.1", "scheme": "http",
+        "headers": [
+            (b"host", b"motcua"), (b"user-agent", b"bench"), (b"accept", b"*/*"),
+            (b"accept-encoding", b"gzip"), (b"x-forwarded-for", b"198.51.100.7, 10.0.0.2"),
+        ],
+    }  # fmt: skip
+
+    def place() -> None:
+        proxies.place(scope | {"client": ("10.0.0.1", 1)})
+
+    def gate() -> None:
+        with gates.passing("queue", scope):
+            pass
+
+    times = 20_000
+    start = time.perf_counter()
+    for _ in range(times):
+        await rates.spend("anonymous-reads", "caller 7")
+    rate = (time.perf_counter() - start) / times * 1e6
+    head = microseconds(lambda: check_head(scope, settings), times)
+    print(
+        f"limits: {rate:.1f} us the rate, among 10,000 addresses; {head:.1f} us the head; "
+        f"{microseconds(place, times):.1f} us the address behind two proxies; "
+        f"{microseconds(gate, times):.1f} us the place"
+    )
 
 
 Call = Callable[[], Awaitable[None]]
@@ -253,6 +293,7 @@ async def tickets(url: str) -> None:
 def main() -> None:
     """Measure and print."""
     verifying()
+    asyncio.run(limiting())
     configure_logging("WARNING")
     with reachable_folder() as folder, EmbeddedPostgres(folder) as server:
         asyncio.run(tickets(server.url))

@@ -6,18 +6,22 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from libs.common.auth import DevelopmentIssuer
+from services.simulate.client import own_address
 from tests.chaos.client import Client
 from tests.chaos.desks import Desk
 from tests.chaos.ledger import Ledger
 from tests.system.city import PROCEDURE
 
 UNITS = ("H29.26740", "H29.26743")
+
+_citizens = count(1)
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,8 @@ class Load:
 
     async def _visit(self, unit: str) -> None:
         kiosk = self.dice.random() < self.plan.twists
-        who = self.bearer("kiosk", unit) if kiosk else {}
+        phone = own_address(next(_citizens))
+        who = self.bearer("kiosk", unit) if kiosk else phone
         wish = {
             "unit": unit,
             "channel": "kiosk" if kiosk else "web",
@@ -173,7 +178,7 @@ class Load:
         if kiosk and self.dice.random() < 0.3:
             await self._slip_fails(path, who)
         elif self.dice.random() < self.plan.cancelled:
-            given_up = await self.client.post(f"{path}/cancel", {}, refused=[409])
+            given_up = await self.client.post(f"{path}/cancel", phone, refused=[409])
             if given_up.status == 200:
                 self.ledger.moved("cancel", given_up)
 

@@ -1,4 +1,4 @@
-"""A little service that does what it is told by the last part of the path."""
+"""A little service that does what it is told by the last part of the path, or `?act=`."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -47,7 +47,8 @@ class Stub:
             return
         seen = Seen(scope["method"], scope["raw_path"], scope["query_string"], scope["headers"])
         self.requests.append(seen)
-        act = getattr(self, "on_" + scope["path"].rpartition("/")[2], _fine)
+        told = scope["query_string"].partition(b"act=")[2].decode()
+        act = getattr(self, "on_" + (told or scope["path"].rpartition("/")[2]), _fine)
         await act(receive, send)
 
     async def on_cookies(self, receive: Receive, send: Send) -> None:
@@ -70,6 +71,29 @@ class Stub:
         await _start(send, 200, [])
         for piece in pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def on_count(self, receive: Receive, send: Send) -> None:
+        """Take the body, keep nothing of it, and tell how long it was."""
+        size, more = 0, True
+        while more:
+            message: Any = await receive()
+            size += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        await _whole(send, 200, str(size).encode())
+
+    async def on_stuck(self, receive: Receive, send: Send) -> None:
+        """Take the first piece of the body, and nothing more until the caller has gone."""
+        await receive()
+        self.heard.set()
+        await self.go_on.wait()
+        await self._until_left(receive)
+
+    async def on_flood(self, receive: Receive, send: Send) -> None:
+        """Answer with 50 MB, as fast as somebody takes them."""
+        await _start(send, 200, [(b"content-length", b"%d" % (50 * 1_048_576))])
+        for _ in range(800):
+            await send({"type": "http.response.body", "body": bytes(65_536), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     async def on_early(self, receive: Receive, send: Send) -> None:

@@ -64,7 +64,8 @@ async def house(gateway_url: str) -> AsyncIterator[House]:
         }
         urls = {f"{service}_url": f"http://{HOST}:{port}" for service, port in ports.items()}
         urls["intake_url"] = urls["queue_url"]
-        gateway = await enter(running(app, settings_for(gateway_url, **urls)))
+        settings = settings_for(gateway_url, **urls, trusted_proxies="none")
+        gateway = await enter(running(app, settings))
         state = gateway.state  # type: ignore[attr-defined]
         yield House(state, stub, registry, registry_state)
 
@@ -72,8 +73,9 @@ async def house(gateway_url: str) -> AsyncIterator[House]:
 @pytest.fixture(scope="module")
 async def fronts(house: House) -> AsyncIterator[dict[str, Front]]:
     """Open the gateway twice: handing scopes over in process, and forwarding over HTTP."""
-    apps = {"registry": house.registry, "queue": cast("FastAPI", house.stub)}
-    states = {"registry": house.registry_state, "queue": {}}
+    stub = cast("FastAPI", house.stub)
+    apps = {"registry": house.registry, "queue": stub, "intake": stub}
+    states = {"registry": house.registry_state, "queue": {}, "intake": {}}
     in_process = house.state | {"forwarder": InProcess(apps, states)}
     async with AsyncExitStack() as stack:
         found = {}
@@ -247,7 +249,7 @@ async def test_bodies_are_equal_byte_for_byte_in_both_directions(
 
 async def test_a_body_of_many_megabytes_streams_through(front: Front) -> None:
     whole = bytes(range(256)) * 4096 * 20
-    answered = await front.client.post("/v1/tickets/echo", content=whole)
+    answered = await front.client.post("/v1/files?act=echo", content=whole)
     assert answered.content == whole
 
 
@@ -257,7 +259,7 @@ async def test_a_service_hears_the_first_piece_before_the_last_was_sent(front: F
         await asyncio.wait_for(front.stub.heard.wait(), 5)
         yield b"last"
 
-    answered = await front.client.post("/v1/tickets/echo", content=body())
+    answered = await front.client.post("/v1/files?act=echo", content=body())
     assert answered.content == b"firstlast"
 
 
@@ -276,7 +278,7 @@ async def test_who_expects_100_continue_gets_it(front: Front) -> None:
 async def test_an_answer_may_come_before_the_body_was_read(front: Front) -> None:
     async with asyncio.timeout(5):
         reader, writer = await asyncio.open_connection(HOST, front.port)
-        writer.write(written("POST", "/v1/tickets/early", "Content-Length: 1000000") + b"x" * 9)
+        writer.write(written("POST", "/v1/files?act=early", "Content-Length: 1000000") + b"x" * 9)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 413")
         writer.close()
 
@@ -310,7 +312,7 @@ async def test_a_client_that_sent_a_body_and_leaves_its_stream_ends_it_too(front
 
 async def test_a_client_that_leaves_in_mid_upload_ends_the_call(front: Front) -> None:
     _, writer = await asyncio.open_connection(HOST, front.port)
-    writer.write(written("POST", "/v1/tickets/echo", "Content-Length: 100") + b"half")
+    writer.write(written("POST", "/v1/files?act=echo", "Content-Length: 100") + b"half")
     await asyncio.wait_for(front.stub.heard.wait(), 5)
     writer.close()
     await asyncio.wait_for(front.stub.left.wait(), 5)
@@ -366,8 +368,12 @@ async def test_readiness_names_the_service_that_is_out_and_stays_200(over: Front
 async def hasty(house: House) -> AsyncIterator[Front]:
     """Open a gateway that waits no longer than a fifth of a second for a service."""
     house.stub.begin()
+    known = house.state["settings"]
+    settings = known.model_copy(
+        update={"upstream_answer_seconds": 0.2, "upstream_silence_seconds": 0.2}
+    )
     async with (
-        over_http(house.state["settings"], stopping=asyncio.Event(), patience=0.2) as forwarder,
+        over_http(settings, stopping=asyncio.Event()) as forwarder,
         serving(with_state(app, house.state | {"forwarder": forwarder})) as port,
         httpx.AsyncClient(base_url=f"http://{HOST}:{port}", timeout=5) as client,
     ):

@@ -1,0 +1,5 @@
+"""The gateway as a process of its own: `python -m services.gateway`."""
+
+from services.gateway.server import main
+
+main()
