@@ -21,6 +21,7 @@ from libs.contracts.following import Registry
 from libs.contracts.registry import ProcedureVersion
 from services.gateway import openapi, routing
 from services.gateway.directory import STALE_SECONDS, City
+from services.gateway.words import say
 
 # The app itself takes bodies of any size, for the services know how large theirs may be.
 router = APIRouter(max_body_size=65_536)
@@ -51,7 +52,7 @@ class RouteIn(In):
     @model_validator(mode="after")
     def _somewhere(self) -> "RouteIn":
         if self.at_unit is None and self.position is None:
-            raise ValueError("say where: at_unit or position")
+            raise ValueError(say("say where: at_unit or position"))
         return self
 
 
@@ -168,12 +169,22 @@ def _choose(
         assert start is not None
         found = routing.nearest(city.centres(procedure_code, now), start)
         if found is None:
-            raise NobodyReceives(f"no centre receives dossiers of {procedure_code}")
+            raise NobodyReceives(
+                say(
+                    "no centre receives dossiers of {procedure_code}", procedure_code=procedure_code
+                )
+            )
         return found
     city.registry.centre(asked)
     chosen = city.centre(asked, procedure_code, now)
     if not chosen.offers:
-        raise NobodyReceives(f"{asked} does not receive dossiers of {procedure_code}")
+        raise NobodyReceives(
+            say(
+                "{asked} does not receive dossiers of {procedure_code}",
+                asked=asked,
+                procedure_code=procedure_code,
+            )
+        )
     return chosen
 
 

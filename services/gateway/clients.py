@@ -15,6 +15,7 @@ from libs.common.observability import is_event_stream
 from libs.common.problems import Unavailable
 from libs.common.settings import SERVICES, Settings
 from libs.common.trace import current_traceparent
+from services.gateway.words import say
 
 log = structlog.get_logger()
 
@@ -161,7 +162,9 @@ class OverHttp:
             if started:
                 raise  # half an answer is out: only a broken connection tells the client so
             log.warning("upstream.away", upstream=service, error=type(error).__name__)
-            raise UpstreamAway(f"the {service} service does not answer", service=service) from None
+            raise UpstreamAway(
+                say("the {service} service does not answer", service=service), service=service
+            ) from None
 
     async def openapi(self, service: str) -> dict[str, Any]:
         """Fetch the service's description."""
@@ -172,7 +175,9 @@ class OverHttp:
                 description: dict[str, Any] = await answer.json()
                 return description
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            raise UpstreamAway(f"the {service} service does not answer") from None
+            raise UpstreamAway(
+                say("the {service} service does not answer", service=service)
+            ) from None
 
     async def alive(self, service: str) -> str | None:
         """Ask whether the service would serve."""

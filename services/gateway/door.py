@@ -20,6 +20,7 @@ from libs.contracts.registry import ClientChanged
 from services.gateway.api_keys import ApiKeys
 from services.gateway.clients import Headers, over_http
 from services.gateway.directory import City
+from services.gateway.words import say
 
 _BY_FIRST_SEGMENT: Final = {
     **dict.fromkeys(
@@ -85,9 +86,9 @@ class Door:
 def _check_path(scope: Scope) -> None:
     path: str = scope["path"]
     if _TRICKS.search(scope.get("raw_path") or path.encode()):
-        raise TwoMeanings("write the path without dot segments, double or encoded slashes")
+        raise TwoMeanings(say("write the path without dot segments, double or encoded slashes"))
     if "\ufffd" in path:  # what the server puts where percent-encoded bytes are no UTF-8
-        raise TwoMeanings("encode the path as UTF-8")
+        raise TwoMeanings(say("encode the path as UTF-8"))
 
 
 async def _admitted(scope: Scope) -> Headers:
@@ -100,13 +101,13 @@ async def _admitted(scope: Scope) -> Headers:
     tokens = [value for name, value in scope["headers"] if name == b"authorization"]
     keys = [value for name, value in scope["headers"] if name == b"x-api-key"]
     if len(tokens) > 1 or len(keys) > 1:
-        raise NotHttp("credentials were sent more than once")
+        raise NotHttp(say("credentials were sent more than once"))
     token = bearer(tokens[0].decode("latin-1") if tokens else None)
     principal = state["api_keys"].holder(keys[0]) if keys else Principal()
     if token:
         await state["verifier"].identify(token)
         if keys:
-            raise NotHttp("send a token or an API key, not both")
+            raise NotHttp(say("send a token or an API key, not both"))
         headers: Headers = scope["headers"]
         return headers
     signed = b"Bearer " + state["signer"].token(principal).encode()

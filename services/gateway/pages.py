@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from libs.common.problems import NotFound, Problem
 from libs.contracts.following import Registry
+from services.gateway.words import say
 
 router = APIRouter(include_in_schema=False)
 
@@ -62,7 +63,7 @@ async def overview() -> HTMLResponse:
 async def web_file(name: str) -> Response:
     """Give what the pages are made of."""
     if name not in _FILES:
-        raise NotFound(f"no page is made of {name}")
+        raise NotFound(say("no page is made of {name}", name=name))
     return Response(_text(name), media_type=_FILES[name], headers=_HEADERS)
 
 
