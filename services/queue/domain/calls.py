@@ -27,6 +27,7 @@ from services.queue.domain.refusals import (
     NothingHeld,
     StillHolding,
     UnknownCounter,
+    place_of,
 )
 from services.queue.policy import oldest_now
 from services.queue.words import say
@@ -94,16 +95,12 @@ async def _somebody_waits(
         raise UnknownCounter(say("{unit} has no counter {counter}", unit=unit, counter=counter))
     if desk["held_here"]:
         raise StillHolding(
-            say(
-                "counter {counter} still holds {held}",
-                counter=counter,
-                held=desk["held_here"],
-            ),
+            say("counter {counter} still holds {held}", counter=counter, held=desk["held_here"]),
             held=desk["held_here"],
             allowed=steps_from(desk["held_status"]),
         )
     if desk["held_by_officer"]:
-        raise StillHolding(say("you still hold {held}", held=desk["held_by_officer"]))
+        raise StillHolding(say("you still hold {held}", held=place_of(desk["held_by_officer"])))
     if desk["state"] != "open":
         raise CounterNotOpen(
             say("counter {counter} is {state}", counter=counter, state=desk["state"]),

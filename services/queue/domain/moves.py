@@ -27,6 +27,7 @@ from services.queue.domain.refusals import (
     StillHolding,
     UnknownCounter,
     UnknownTicket,
+    place_of,
 )
 from services.queue.statements import CALL, CALLED_AT
 from services.queue.transitions import SITTING
@@ -373,11 +374,7 @@ def _check_desk(ticket: asyncpg.Record, step: Move, target: int | None) -> None:
     needed = ["open", "paused"] if step is TO_COUNTER else ["open"]
     if ticket["desk_state"] not in needed:
         raise CounterNotOpen(
-            say(
-                "counter {counter} is {state}",
-                counter=ticket["desk"],
-                state=ticket["desk_state"],
-            ),
+            say("counter {counter} is {state}", counter=ticket["desk"], state=ticket["desk_state"]),
             allowed=needed,
         )
 
@@ -396,11 +393,8 @@ def _check_free(ticket: asyncpg.Record, step: Move, asked: Asked) -> None:
         )
     takes = step in (CALL_OUT_OF_ORDER, RECALL) and not asked.over_others
     if (takes or (step is START and ticket["officer"] is None)) and ticket["held_by_caller"]:
-        raise StillHolding(say("you still hold {held}", held=ticket["held_by_caller"]))
+        raise StillHolding(say("you still hold {held}", held=place_of(ticket["held_by_caller"])))
     if step is RECALL and asked.over_others and ticket["held_by_officer"]:
         raise StillHolding(
-            say(
-                "the officer still holds {held}",
-                held=ticket["held_by_officer"],
-            )
+            say("the officer still holds {held}", held=place_of(ticket["held_by_officer"]))
         )

@@ -1,5 +1,6 @@
 """What the queue refuses: each class is a problem, its docstring the problem's title."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 
 from libs.common import fast_json
@@ -75,6 +76,12 @@ def closed_until(opens: datetime | None, unit: str, day: date | None = None) -> 
             "{unit} is closed on {day}; it opens at {opens}", unit=unit, day=day, opens=opens
         )
     return CentreClosed(sentence, next_opening=fast_json.instant(opens))
+
+
+def place_of(held: Sequence[str]) -> str:
+    """Tell which ticket an officer holds and where: its number, counter and unit."""
+    number, counter, unit = held
+    return say("{number} at counter {counter} of {unit}", number=number, counter=counter, unit=unit)
 
 
 def check_unit(unit: str, principal: Principal) -> None:
