@@ -10,7 +10,9 @@ from typing import Final
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from libs.common.language import ENGLISH, VIETNAMESE
 from libs.common.problems import NotFound, Problem
+from libs.common.words import said
 from libs.contracts.following import Registry
 from services.gateway.words import say
 
@@ -49,7 +51,12 @@ async def board(unit: str, registry: Registry) -> HTMLResponse:
     try:
         known = registry.current(unit)
     except Problem as problem:
-        return _page("unknown.html", problem.status, detail=problem.detail)
+        return _page(
+            "unknown.html",
+            problem.status,
+            detail=said(problem.detail, VIETNAMESE),
+            english=said(problem.detail, ENGLISH),
+        )
     return _page("board.html", unit=known.code, name=known.name)
 
 
