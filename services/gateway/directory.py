@@ -35,6 +35,8 @@ class City:
 
     registry: Directory
     _loads: dict[str, QueueLoad] = field(default_factory=dict)
+    _latest: int | None = None
+    """When the queue was last heard of, whichever unit it told of (milliseconds)."""
     _openings: dict[str, Opening] = field(default_factory=dict)
 
     def take_load(self, record: Received) -> None:
@@ -45,15 +47,22 @@ class City:
         known = self._loads.get(load.unit)
         if known is None or known.version < load.version:
             self._loads[load.unit] = load
+            self._latest = max(load.version, self._latest or 0)
 
     def load(self, unit: str) -> QueueLoad | None:
         """Give a unit's last known load, however old."""
         return self._loads.get(unit)
 
     def load_age(self, unit: str) -> int | None:
-        """Tell how many seconds ago, by the wall clock, a unit's load was measured."""
+        """Tell how many seconds ago, by the wall clock, a unit's load was known to be so.
+
+        The queue tells of a unit every 10 seconds, but once only that nobody waits and no counter
+        is open: then, while it tells of any other, that still holds.
+        """
         load = self._loads.get(unit)
-        return None if load is None else max(0, round(time.time() - load.version / 1000))
+        busy = load is not None and (load.waiting or load.open_counters)
+        known = load.version if load is not None and busy else self._latest
+        return None if known is None else max(0, round(time.time() - known / 1000))
 
     def opening(self, unit: str, now: datetime) -> Opening:
         """Tell whether a centre is open, and until when; working it out for all would take long."""
@@ -88,7 +97,7 @@ class CentreNow(NamedTuple):
     procedure_code: str
     now: datetime
     load_age_seconds: int | None
-    """How long ago its load was measured; None if none was ever told."""
+    """How long ago its load was known to be so; None if none was ever told."""
 
     @property
     def position(self) -> Position | None:

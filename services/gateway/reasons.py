@@ -44,8 +44,7 @@ def _clauses(answer: Answer, name_of: Callable[[str], str]) -> Iterator[str]:
     centre = answer.centre
     yield _here(answer, name_of(centre.unit))
     if answer.distance_km is not None:
-        way = minutes(travel_seconds(answer.distance_km))
-        yield say("it is {km} km from you, about {way}", km=round(answer.distance_km, 1), way=way)
+        yield _way(answer.distance_km)
     if not centre.open or overloaded(centre, answer.promise_seconds):
         yield _instead(answer.elsewhere, name_of)
         if answer.elsewhere.left_out:
@@ -57,29 +56,37 @@ def _clauses(answer: Answer, name_of: Callable[[str], str]) -> Iterator[str]:
 
 
 def _here(answer: Answer, name: str) -> str:
-    centre, wait, age = (
-        answer.centre,
-        answer.centre.forecast_seconds,
-        answer.centre.load_age_seconds,
-    )
+    centre, wait = answer.centre, answer.centre.forecast_seconds
     if not centre.open:
         if answer.opens_at is None:
             return say("{name} is closed now", name=name)
         return say("{name} is closed now; it opens at {opens}", name=name, opens=answer.opens_at)
-    if age is None:
-        unknown = say("nothing has been heard of its queue yet, so the wait is unknown")
-    elif stale(age):
-        unknown = say("its wait was last known {ago} ago, so it is unknown now", ago=_time(age))
-    elif wait is None:
-        unknown = say("no counter is open there yet, so the wait is unknown")
-    elif overloaded(centre, answer.promise_seconds):
+    if wait is not None and overloaded(centre, answer.promise_seconds):
         return say(
             "{name} receives, but the wait is about {wait}, over the promised {promise}",
             name=name, wait=minutes(wait), promise=minutes(answer.promise_seconds),
         )  # fmt: skip
-    else:
-        unknown = say("the wait is about {wait}", wait=minutes(wait))
-    return say("{name} is open and receives; {wait}", name=name, wait=unknown)
+    how_long = _how_long(wait, centre.load_age_seconds)
+    return say("{name} is open and receives; {how_long}", name=name, how_long=how_long)
+
+
+def _how_long(wait: int | None, age: int | None) -> str:
+    if age is None:
+        return say("nothing has been heard of its queue yet, so the wait is unknown")
+    if stale(age):
+        return say("its wait was last known {ago} ago, so it is unknown now", ago=_time(age))
+    if wait is None:
+        return say("no counter is open there yet, so the wait is unknown")
+    return _wait(wait)
+
+
+def _way(distance_km: float) -> str:
+    km = round(distance_km, 1)
+    if not km:
+        return say("it is right where you are")
+    return say(
+        "it is {km} km from you, about {way}", km=km, way=minutes(travel_seconds(distance_km))
+    )
 
 
 def _instead(elsewhere: Elsewhere, name_of: Callable[[str], str]) -> str:
@@ -92,9 +99,8 @@ def _instead(elsewhere: Elsewhere, name_of: Callable[[str], str]) -> str:
         ages = [age for other in elsewhere.offered if (age := other.load_age_seconds) is not None]
         return _unheard(them, min(ages, default=None))
     return say(
-        "{count} other centre(s) are open and under the promise, first {name}, "
-        "where the wait is about {wait}",
-        count=count, name=name, wait=minutes(first.forecast_seconds),
+        "{count} other centre(s) are open and under the promise, first {name}, where {how_long}",
+        count=count, name=name, how_long=_wait(first.forecast_seconds),
     )  # fmt: skip
 
 
@@ -113,6 +119,12 @@ def _unheard(them: str, age: int | None) -> str:
     if age is None:
         return say("{them}, but nothing has been heard of their queues yet", them=them)
     return say("{them}, but their waits were last known {ago} ago", them=them, ago=_time(age))
+
+
+def _wait(seconds: int) -> str:
+    if not seconds:
+        return say("nobody has to wait")
+    return say("the wait is about {wait}", wait=minutes(seconds))
 
 
 def minutes(seconds: int) -> str:

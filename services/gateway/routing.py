@@ -20,7 +20,7 @@ KM_PER_HOUR: Final = 20.0
 """A motorbike through the city, lights and traffic included."""
 ALTERNATIVES: Final = 5
 STALE_SECONDS: Final = 30
-"""A load older than this says nothing about now; a quiet unit is told every 10 seconds."""
+"""A load older than this says nothing about now: the queue tells of itself every 10 seconds."""
 
 Position = tuple[float, float]
 """Latitude and longitude in degrees."""
@@ -46,7 +46,7 @@ class Centre(Protocol):
 
     @property
     def load_age_seconds(self) -> int | None:
-        """How long ago its load was measured; None if none was ever told."""
+        """How long ago its load was known to be so; None if none was ever told."""
         ...
 
     @property

@@ -1,6 +1,5 @@
 """What the routing rule says to people: why, what instead, what nobody knows; in both languages."""
 
-import re
 from datetime import date, datetime
 from typing import Any
 
@@ -10,17 +9,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from libs.common.words import said
+from libs.contracts.queue import QueueLoad
 from libs.contracts.registry import CalendarDayChanged
+from services.gateway import routing
 from services.gateway.directory import City
 from services.gateway.reasons import Answer, explain
 from services.gateway.routing import Alternative, Elsewhere, elsewhere
 from tests.gateway.city import (
     ASKED,
+    MONDAY,
     NOT_TERRITORIAL,
     TERRITORIAL,
     answer,
     ask,
     change,
+    copy_of,
     feed,
     record,
 )
@@ -72,7 +75,7 @@ FIRST_FAST = (
 )
 TRUOC_HET_NHANH = (
     "có 1 trung tâm khác đang mở cửa và chờ không quá mức cam kết, "
-    "trước hết là Tân Định, chờ khoảng 1 phút"
+    "trước hết là Tân Định, thời gian chờ khoảng 1 phút"
 )
 LAU_ROI = "tin gần nhất về thời gian chờ ở đó đã cách đây {}"
 QUOC_GIA = "hồ sơ được giải quyết trên hệ thống quốc gia của bộ"
@@ -82,6 +85,11 @@ REASONS: dict[str, tuple[Answer, list[str], list[str]]] = {
         why(spot(240)),
         [OPEN, "the wait is about 4 minutes"],
         [MO_CUA, "thời gian chờ khoảng 4 phút"],
+    ),
+    "no wait at all": (
+        why(spot(0), distance_km=0.04),
+        [OPEN, "nobody has to wait", "it is right where you are"],
+        [MO_CUA, "không phải chờ", "ngay tại nơi bạn đang ở"],
     ),
     "a wait of the promise itself": (
         why(spot(PROMISE)),
@@ -243,6 +251,26 @@ async def test_a_centre_left_out_for_its_stale_load_is_told_of(
     assert "1 more are open, but their waits were last known 4 minutes ago" in routed["reason"]
 
 
+async def test_a_unit_told_of_as_quiet_or_never_is_still_quiet_while_the_queue_is_heard_of(
+    gateway: httpx.AsyncClient, city: City
+) -> None:
+    quiet = QueueLoad(
+        unit=ASKED, version=1, as_of=MONDAY, waiting=0, oldest_wait_seconds=0,
+        forecast_wait_seconds=None, open_counters=0,
+    )  # fmt: skip
+    city.take_load(record(quiet))
+    feed(city, FAR_AWAY, 60, age=8)
+    for unit in (ASKED, NEXT_DOOR):
+        routed = await answer(gateway, at_unit=unit)
+        assert routed["receiving"]["stale"] is False
+        assert 8 <= routed["receiving"]["load_age_seconds"] <= 30
+        assert "no counter is open there yet" in routed["reason"]
+    city = copy_of(city)
+    city.take_load(record(quiet))
+    assert city.load_age(ASKED) == city.load_age(NEXT_DOOR)
+    assert routing.stale(city.load_age(ASKED))
+
+
 async def test_a_fresh_load_says_how_old_it_is(gateway: httpx.AsyncClient, city: City) -> None:
     feed(city, ASKED, 60, age=12)
     receiving = (await answer(gateway, at_unit=ASKED))["receiving"]
@@ -308,11 +336,11 @@ async def test_a_door_is_looked_at_anew_when_its_time_comes_and_when_its_hours_c
 
 async def test_with_a_position_the_way_is_told(gateway: httpx.AsyncClient, city: City) -> None:
     feed(city, ASKED, 60)
-    routed = await answer(gateway, position=HERE)
-    receiving = routed["receiving"]
-    assert receiving["distance_km"] == pytest.approx(0.35, abs=0.5)
-    assert receiving["travel_seconds"] == pytest.approx(receiving["distance_km"] * 234, abs=2)
-    assert re.search(r"it is \d\.\d km from you, about \d minutes?$", routed["reason"])
+    a_kilometre_north = HERE | {"latitude": HERE["latitude"] + 0.009}
+    routed = await answer(gateway, at_unit=ASKED, position=a_kilometre_north)
+    assert routed["receiving"]["distance_km"] == 1.0
+    assert routed["receiving"]["travel_seconds"] == 234
+    assert routed["reason"].endswith("; it is 1.0 km from you, about 4 minutes")
     routed = await answer(gateway, at_unit=FAR_AWAY, position=HERE)
     assert routed["receiving"]["distance_km"] > 100
 
