@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 from fastapi import Depends, Request
 
 from libs.common.problems import Forbidden, Unauthenticated, Unavailable
+from libs.common.words import either, say
 
 NOBODY = "nobody"
 DEVELOPMENT_ISSUER = "urn:motcua:development"
@@ -126,7 +127,7 @@ class Verifier:
         if source is not None and (issuer, key_id) not in self._keys:
             await source.look_for(key_id)
             if not any(known == issuer for known, _ in self._keys):
-                raise Unavailable("the issuer of this token does not answer; try again soon")
+                raise Unavailable(say("the issuer of this token does not answer; try again soon"))
         return self.verify(token)
 
     def remembers(self, token: str) -> bool:
@@ -155,18 +156,22 @@ class Verifier:
                 options={"require": ["exp", "sub", "aud", "iss"]},
             )  # fmt: skip
         except KeyError:
-            raise Unauthenticated("the token is not signed by an issuer trusted here") from None
+            raise Unauthenticated(
+                say("the token is not signed by an issuer trusted here")
+            ) from None
         except jwt.ExpiredSignatureError:
-            raise Unauthenticated("the token has expired; get a new one") from None
+            raise Unauthenticated(say("the token has expired; get a new one")) from None
         except (jwt.PyJWTError, ValueError, TypeError) as error:
-            raise Unauthenticated(f"the token is not valid: {type(error).__name__}") from None
+            raise Unauthenticated(
+                say("the token is not valid: {error}", error=type(error).__name__)
+            ) from None
         principal = self._principal(issuer, claims)
         self._keep(token, float(claims["exp"]), principal)
         return principal
 
     def _remembered(self, token: str) -> Principal | None:
         if len(token) > self.longest_token:
-            raise Unauthenticated("the token is too long")
+            raise Unauthenticated(say("the token is too long"))
         seen = self._seen.get(_digest(token))
         return seen[1] if seen is not None and seen[0] > time.time() else None
 
@@ -177,18 +182,18 @@ class Verifier:
 
     def _principal(self, issuer: str, claims: dict[str, Any]) -> Principal:
         if claims.get("typ") in _NOT_FOR_ACCESS:
-            raise Unauthenticated("this is no access token")
+            raise Unauthenticated(say("this is no access token"))
         names = self._names[issuer]
         role = self._role(_claim(claims, names.role), names.role_prefix)
         if role == NOBODY:
             if issuer != GATEWAY_ISSUER:
-                raise Unauthenticated("the token names no role")
+                raise Unauthenticated(say("the token names no role"))
             return Principal()
         units = _claim(claims, names.units)
         if units is None:
             units = []
         if not isinstance(units, list) or not all(isinstance(unit, str) for unit in units):
-            raise Unauthenticated("the token's units are not a list of codes")
+            raise Unauthenticated(say("the token's units are not a list of codes"))
         return Principal(
             str(claims["sub"]), role, frozenset(_without_prefix(units, names.units_prefix))
         )
@@ -205,9 +210,11 @@ class Verifier:
         else:
             found = set()
         if not found:
-            raise Unauthenticated("the token names no role")
+            raise Unauthenticated(say("the token names no role"))
         if len(found) > 1:
-            raise Unauthenticated(f"the token names several roles: {', '.join(sorted(found))}")
+            raise Unauthenticated(
+                say("the token names several roles: {roles}", roles=", ".join(sorted(found)))
+            )
         return found.pop()
 
 
@@ -231,7 +238,9 @@ def _named(token: str) -> tuple[str, str]:
         header = jwt.get_unverified_header(token)
         claims = jwt.decode(token, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, TypeError) as error:
-        raise Unauthenticated(f"the token is not valid: {type(error).__name__}") from None
+        raise Unauthenticated(
+            say("the token is not valid: {error}", error=type(error).__name__)
+        ) from None
     return str(claims.get("iss", "")), str(header.get("kid", ""))
 
 
@@ -317,7 +326,7 @@ def bearer(authorization: str | None) -> str | None:
         return None
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthenticated("send `Authorization: Bearer <token>`")
+        raise Unauthenticated(say("send `Authorization: Bearer <token>`"))
     return token.strip()
 
 
@@ -345,7 +354,15 @@ def require(*roles: str) -> Callable[..., Any]:
         if principal.role in roles:
             return principal
         if principal.anonymous:
-            raise Unauthenticated(f"this needs a token with the role {' or '.join(roles)}")
-        raise Forbidden(f"the role {principal.role} may not do this; {' or '.join(roles)} may")
+            raise Unauthenticated(
+                say("this needs a token with the role {roles}", roles=either(roles))
+            )
+        raise Forbidden(
+            say(
+                "the role {role} may not do this; {roles} may",
+                role=principal.role,
+                roles=either(roles),
+            )
+        )
 
     return check

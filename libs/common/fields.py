@@ -17,6 +17,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from libs.common.words import say
 from libs.common.worktime import local
 
 T = TypeVar("T")
@@ -43,13 +44,13 @@ class Page(Out, Generic[T]):
 
 def _written(value: Any) -> Any:
     if not isinstance(value, str):
-        raise ValueError("write it as text")  # noqa: TRY004  (pydantic turns ValueError into 422)
+        raise ValueError(say("write it as text"))  # noqa: TRY004  (pydantic turns ValueError into 422)
     return value
 
 
 def _printable(value: str) -> str:
     if any(ord(character) < 32 for character in value.replace("\n", "").replace("\t", "")):
-        raise ValueError("control characters are not taken")
+        raise ValueError(say("control characters are not taken"))
     return value
 
 
@@ -60,13 +61,13 @@ Day = Annotated[date, BeforeValidator(_written), Field(strict=False)]
 def _written_instant(value: Any) -> Any:
     # Left to itself the parser would also take a count of seconds, or a date for its midnight.
     if not isinstance(value, str) or not re.match(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:", value):
-        raise ValueError("write it like 2026-11-20T08:30:00+07:00")
+        raise ValueError(say("write it like 2026-11-20T08:30:00+07:00"))
     return value
 
 
 def _of_our_time(value: datetime) -> datetime:
     if not _SINCE <= value < _UNTIL:
-        raise ValueError("an instant of the years 2000 to 2099 is meant")
+        raise ValueError(say("an instant of the years 2000 to 2099 is meant"))
     return value.astimezone(UTC)
 
 

@@ -24,6 +24,7 @@ from libs.common.db import Session
 from libs.common.outbox import IDEMPOTENCY
 from libs.common.problems import malformed_field
 from libs.common.routes import EdgeRoute
+from libs.common.words import say
 
 HEADER = "Idempotency-Key"
 
@@ -80,7 +81,7 @@ async def idempotency_key(
     if key is None:
         return None
     if principal.anonymous and not _is_uuid(key):
-        raise malformed_field(HEADER, "without credentials the key must be a UUID")
+        raise malformed_field(HEADER, say("without credentials the key must be a UUID"))
     scope = "\0".join((principal.role, principal.subject, request.method, request.url.path, key))
     asked = request.url.query.encode() + b"\0" + fast_json.canonical(await request.body())
     return Key(
@@ -107,7 +108,7 @@ def check_same_request(key: Key, fingerprint: bytes) -> None:
         Malformed: the bodies differ.
     """
     if fingerprint != key.fingerprint:
-        raise malformed_field(HEADER, "this key came before with another body; use a new one")
+        raise malformed_field(HEADER, say("this key came before with another body; use a new one"))
 
 
 async def replay_if_answered(pool: asyncpg.Pool, key: Key | None) -> None:

@@ -183,7 +183,7 @@ class Observed:
                 raise  # how the framework's own limit says that it has answered
             problem = problem_of(error)
             if not status:
-                await problem_response(problem)(scope, receive, watched)
+                await problem_response(problem, scope)(scope, receive, watched)
         finally:
             took = perf_counter() - started if took is None else took
             self._observe(template_of(scope), scope["method"], status, took)

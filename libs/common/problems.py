@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import structlog
 from fastapi import FastAPI, Request
@@ -13,7 +13,9 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libs.common import fast_json
+from libs.common.language import ENGLISH, Language, language_of, spoken
 from libs.common.trace import current_trace_id
+from libs.common.words import Words, said, say, title_of
 
 log = structlog.get_logger()
 
@@ -29,7 +31,7 @@ class Problem(Exception):
         self,
         detail: str = "",
         *,
-        errors: Sequence[Mapping[str, Any]] | None = None,
+        errors: Sequence[Mapping[str, str]] | None = None,
         headers: Mapping[str, str] | None = None,
         **members: Any,
     ) -> None:
@@ -46,9 +48,9 @@ class Problem(Exception):
         return "urn:motcua:problem:" + re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
 
     @classmethod
-    def title(cls) -> str:
+    def title(cls) -> Words:
         """Say in one sentence what this kind of problem is: the class's docstring."""
-        return (cls.__doc__ or cls.__name__).strip().splitlines()[0]
+        return title_of(cls)
 
     @classmethod
     def remedy(cls) -> str:
@@ -59,17 +61,20 @@ class Problem(Exception):
                 return " ".join(words.split())
         return ""
 
-    def body(self) -> dict[str, Any]:
-        """Give the members of the problem document."""
+    def body(self, language: Language = ENGLISH) -> dict[str, Any]:
+        """Give the members of the problem document, its sentences in a language."""
         document: dict[str, Any] = {
             "type": self.type_uri(),
-            "title": self.title(),
+            "title": said(self.title(), language),
             "status": self.status,
-            "detail": self.detail or self.title(),
+            "detail": said(self.detail or self.title(), language),
             "trace_id": current_trace_id(),
         }
         if self.errors:
-            document["errors"] = list(self.errors)
+            document["errors"] = [
+                {name: said(value, language) for name, value in entry.items()}
+                for entry in self.errors
+            ]
         return document | self.members
 
 
@@ -246,21 +251,35 @@ def field_error(field: str, message: str) -> dict[str, str]:
 
 def malformed_field(field: str, message: str) -> Malformed:
     """Refuse one field by name."""
-    return Malformed(f"{field}: {message}", errors=[field_error(field, message)])
-
-
-def problem_response(problem: Problem) -> Response:
-    """Write a problem as an HTTP response."""
-    return Response(
-        fast_json.dumps(problem.body()),
-        status_code=problem.status,
-        headers=problem.headers,
-        media_type=PROBLEM_JSON,
+    return Malformed(
+        say("{field}: {message}", field=field, message=message),
+        errors=[field_error(field, message)],
     )
 
 
-_NAMED_AT_MOST = 100
+def malformed_fields(errors: Sequence[Mapping[str, str]], count: int | None = None) -> Malformed:
+    """Refuse several fields at once; `count` of them where more are wrong than are given."""
+    named = errors[:NAMED_AT_MOST]
+    fields = ", ".join(dict.fromkeys(entry["field"] for entry in named))[:2000]
+    return Malformed(
+        say("{count} value(s) to mend: {fields}", count=count or len(errors), fields=fields),
+        errors=named,
+    )
+
+
+NAMED_AT_MOST: Final = 100
 """A body can hold tens of thousands of wrong fields; naming them all would serve nobody."""
+
+
+def problem_response(problem: Problem, scope: Scope) -> Response:
+    """Write a problem as an HTTP response, in the language that the request asked for."""
+    language = language_of(scope)
+    return Response(
+        fast_json.dumps(problem.body(language)),
+        status_code=problem.status,
+        headers=problem.headers | spoken(language),
+        media_type=PROBLEM_JSON,
+    )
 
 
 def _of_validation(request: Request, error: RequestValidationError) -> Problem:
@@ -270,10 +289,11 @@ def _of_validation(request: Request, error: RequestValidationError) -> Problem:
     chunked = "transfer-encoding" in request.headers
     sent_body = chunked or request.headers.get("content-length", "0") != "0"
     if in_body and sent_body and not re.match(r"application/([\w.+-]+\+)?json\b", media_type):
-        return UnsupportedMediaType(f"{media_type or 'no media type'}: send application/json")
-    named = [field_error(_field(entry), _sentence(entry)) for entry in errors[:_NAMED_AT_MOST]]
-    fields = ", ".join(dict.fromkeys(entry["field"] for entry in named))
-    return Malformed(f"{len(errors)} value(s) to mend: {fields}"[:2000], errors=named)
+        return UnsupportedMediaType(
+            say("{sent}: send application/json", sent=media_type or say("no media type"))
+        )
+    named = [field_error(_field(entry), _sentence(entry)) for entry in errors[:NAMED_AT_MOST]]
+    return malformed_fields(named, len(errors))
 
 
 def _field(entry: Mapping[str, Any]) -> str:
@@ -285,21 +305,40 @@ def _field(entry: Mapping[str, Any]) -> str:
 
 
 def _sentence(entry: Mapping[str, Any]) -> str:
+    """Say what is wrong with a value: in our own words, or in those of the library that checked."""
+    told = entry.get("ctx", {})
     if entry["type"] == "json_invalid":
-        return f"not JSON: {entry.get('ctx', {}).get('error', 'unreadable')}"
-    return str(entry["msg"]).removeprefix("Value error, ")
+        return say("not JSON: {error}", error=told.get("error", "unreadable"))
+    error = told.get("error")
+    if isinstance(error, ValueError) and error.args:
+        return error.args[0] if isinstance(error.args[0], str) else str(error)
+    values = told | {"expected": str(told.get("expected")).replace(" or ", ", ")}
+    return Words(str(entry["msg"]), "libs.common", f"pydantic {entry['type']}", values)
 
 
 def _of_http(error: HTTPException) -> Problem:
     if error.status_code == 400 and error.__cause__ is not None:
         # FastAPI's word for a body that json.loads fell over: nesting, digits, broken UTF-8.
-        return malformed_field("body", "not JSON that can be read")
+        return malformed_field("body", say("not JSON that can be read"))
     kind = _BY_STATUS.get(error.status_code)
     if kind is None:
-        return Unexpected() if error.status_code >= 500 else NotHttp(str(error.detail))
-    problem = kind(str(error.detail) if error.status_code != 404 else "")
+        return Unexpected() if error.status_code >= 500 else NotHttp(_recognised(error.detail))
+    problem = kind(_recognised(error.detail) if error.status_code != 404 else "")
     problem.headers |= dict(error.headers or {})
     return problem
+
+
+_FRAMEWORK_SAYS: Final[Mapping[str, Words]] = {
+    sentence: sentence
+    for sentence in (
+        say("Method Not Allowed"),
+        say("There was an error parsing the body"),
+    )
+}
+
+
+def _recognised(detail: object) -> str:
+    return _FRAMEWORK_SAYS.get(str(detail)) or str(detail)
 
 
 def problem_of(error: Exception) -> Problem:
@@ -311,10 +350,12 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, HTTPException):
         return _of_http(error)
     if refused_value(error):
-        return Malformed("a value is out of range, or a text holds what cannot be stored (NUL)")
+        return Malformed(
+            say("a value is out of range, or a text holds what cannot be stored (NUL)")
+        )
     if transient(error):
         log.warning("database.away", error=type(error).__name__)
-        return Unavailable("the database is away; nothing was changed")
+        return Unavailable(say("the database is away; nothing was changed"))
     log.error("request.failed", exc_info=error)
     return Unexpected()
 
@@ -348,7 +389,7 @@ class LimitAsProblem:
             plain = (b"content-type", b"text/plain; charset=utf-8")
             if message.get("status") == 413 and plain in message["headers"]:
                 replaced = True
-                response = problem_response(TooLarge())
+                response = problem_response(TooLarge(), scope)
                 response.headers["x-trace-id"] = current_trace_id() or ""
                 await response(scope, receive, send)
             elif not replaced:
@@ -360,17 +401,17 @@ class LimitAsProblem:
 def install(app: FastAPI) -> None:
     """Answer refusals as problems; what nobody expected is caught by `observability.Observed`."""
 
-    async def on_problem(_: Request, error: Exception) -> Response:
-        return problem_response(problem_of(error))
+    async def on_problem(request: Request, error: Exception) -> Response:
+        return problem_response(problem_of(error), request.scope)
 
     async def on_method(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
         problem.headers["Allow"] = ", ".join(_methods_of(request))
-        return problem_response(problem)
+        return problem_response(problem, request.scope)
 
     async def on_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem_response(_of_validation(request, error))
+        return problem_response(_of_validation(request, error), request.scope)
 
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_problem)

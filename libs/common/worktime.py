@@ -20,6 +20,8 @@ from zoneinfo import ZoneInfo
 import holidays
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from libs.common.words import say
+
 ZONE: Final = ZoneInfo("Asia/Ho_Chi_Minh")
 CUT_OFF: Final = time(15, 0)
 SEARCH_DAYS: Final = 60
@@ -54,12 +56,14 @@ def _clock(value: object) -> object:
         return time.fromisoformat(value)
     if isinstance(value, time) and value == value.replace(second=0, microsecond=0, tzinfo=None):
         return value
-    raise ValueError(f"{value!r} is not a local time in whole minutes: write HH:MM")
+    raise ValueError(
+        say("{value} is not a local time in whole minutes: write HH:MM", value=repr(value))
+    )
 
 
 def _closing_clock(value: object) -> object:
     if value == "00:00":
-        raise ValueError("write 24:00 for a period that closes at midnight")
+        raise ValueError(say("write 24:00 for a period that closes at midnight"))
     return time.min if value == "24:00" else _clock(value)
 
 
@@ -85,12 +89,16 @@ class Period(NamedTuple):
 
 def _ordered(day: tuple[Period, ...]) -> tuple[Period, ...]:
     day = tuple(sorted(day))
-    for opens, closes in map(Period.written, day):
-        if opens >= closes:
-            raise ValueError(f"a period must open before it closes, not {opens}-{closes}")
+    for period in map(Period.written, day):
+        if period[0] >= period[1]:
+            raise ValueError(
+                say("a period must open before it closes, not {period}", period="-".join(period))
+            )
     for earlier, later in pairwise(map("-".join, map(Period.written, day))):
         if later[:5] < earlier[-5:]:
-            raise ValueError(f"the periods {earlier} and {later} overlap")
+            raise ValueError(
+                say("the periods {earlier} and {later} overlap", earlier=earlier, later=later)
+            )
     return day
 
 
@@ -288,7 +296,9 @@ def _working_days(
             yield day, spans
         idle = 0 if spans else idle + 1
         day += _DAY
-    raise NoDeadlineError(f"no working time in the {SEARCH_DAYS} days before {day}")
+    raise NoDeadlineError(
+        say("no working time in the {days} days before {day}", days=SEARCH_DAYS, day=day)
+    )
 
 
 def _merged(pauses: Pauses, *stops: Span) -> list[Span]:
@@ -341,7 +351,7 @@ def _use_up(
             if left <= share:
                 return begin + ceil(left * unit) * _MICROSECOND
             left -= share
-    raise NoDeadlineError("an open-ended pause comes before the limit is used up")
+    raise NoDeadlineError(say("an open-ended pause comes before the limit is used up"))
 
 
 def add_working_time(
@@ -410,14 +420,16 @@ def deadline(
         return add_working_time(start, timedelta(hours=limit.value), hours, calendar, pauses)
     received = next_opening(start, hours, calendar)
     if received is None:
-        raise NoDeadlineError(f"no opening in the {SEARCH_DAYS} days after {start.isoformat()}")
+        raise NoDeadlineError(
+            say("no opening in the {days} days after {start}", days=SEARCH_DAYS, start=start)
+        )
     left = limit.value * _DAY
     for begin, end in _without(_merged(pauses), [(received, _FOREVER)]):
         if left <= end - begin:
             _, spans = next(_working_days((begin + left).date(), hours, calendar))
             return spans[-1][1]
         left -= end - begin
-    raise NoDeadlineError("an open-ended pause comes before the limit is used up")
+    raise NoDeadlineError(say("an open-ended pause comes before the limit is used up"))
 
 
 def appointment(

@@ -10,9 +10,11 @@ from fastapi import Request
 from libs.common.auth import Principal
 from libs.common.problems import Forbidden, Problem, Unauthenticated
 from libs.common.routes import Access, Ruling
+from libs.common.words import either
 from libs.contracts.directory import Directory, UnitNotActive, UnitSplit, UnknownUnit
 from libs.contracts.following import directory_of
 from libs.contracts.roles import INCLUDES, RULES, SCOPES, Reach, Role, Rule
+from libs.contracts.words import say
 
 
 class NotYourUnit(Forbidden):
@@ -26,7 +28,11 @@ def guard(request: Request, principal: Principal, route: str) -> Ruling:
     """
     rule = RULES.get((request.method, route))
     if rule is None:
-        return Ruling(Forbidden(f"no rule says who may {request.method} {route}"))
+        return Ruling(
+            Forbidden(
+                say("no rule says who may {method} {route}", method=request.method, route=route)
+            )
+        )
     reach = rule.may.get(principal.role)
     if reach is None:
         return Ruling(_refusal(rule, principal), rule.audited)
@@ -36,7 +42,7 @@ def guard(request: Request, principal: Principal, route: str) -> Ruling:
     for name in _named_units(request):
         unit = _current(directory_of(request), name)
         if unit is not None and reach is Reach.own and unit not in principal.units:
-            foreign = NotYourUnit(f"{unit} is not among your units")
+            foreign = NotYourUnit(say("{unit} is not among your units", unit=unit))
             break
     return Ruling(foreign, rule.audited, unit)
 
@@ -50,10 +56,12 @@ _LET_IN: Final = Ruling()
 
 
 def _refusal(rule: Rule, principal: Principal) -> Problem:
-    who = " or ".join(rule.may)
+    who = either(rule.may)
     if principal.anonymous:
-        return Unauthenticated(f"this needs a token with the role {who}")
-    return Forbidden(f"the role {principal.role} may not do this; {who} may")
+        return Unauthenticated(say("this needs a token with the role {who}", who=who))
+    return Forbidden(
+        say("the role {role} may not do this; {who} may", role=principal.role, who=who)
+    )
 
 
 def _named_units(request: Request) -> Iterator[str]:

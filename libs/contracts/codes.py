@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from libs.contracts.words import say
+
 UNIT_CODE = re.compile(r"(?=.{3,35}\Z)[A-Y][0-9]{2}(\.[0-9A-Z]+)*\Z")
 OTHER_SCHEME = re.compile(r"Z[0-9]{2}(\.[0-9A-Z]{1,32})?\Z")
 DOSSIER_CODE = re.compile(
@@ -20,8 +22,10 @@ PROCEDURE_CODE = re.compile(r"[1-9]\.\d{6}(\.\d{2})?(\.000\.00\.00\.[A-Z]\d{2})?
 def _unit_code(value: str) -> str:
     if not UNIT_CODE.match(value):
         raise ValueError(
-            "not a unit code: groups of A-Z and 0-9 separated by dots, the first a letter A-Y and "
-            "two digits, 3 to 35 characters in all, like H29.26734"
+            say(
+                "not a unit code: groups of A-Z and 0-9 separated by dots, the first a letter A-Y "
+                "and two digits, 3 to 35 characters in all, like H29.26734"
+            )
         )
     return value
 
@@ -30,13 +34,13 @@ def _dossier_code(value: str) -> str:
     try:
         parse_dossier_code(value)
     except ValueError:
-        raise ValueError("not a dossier code: write it like H29.26734-261120-0001") from None
+        raise ValueError(say("not a dossier code: write it like H29.26734-261120-0001")) from None
     return value
 
 
 def _procedure_code(value: str) -> str:
     if not PROCEDURE_CODE.match(value):
-        raise ValueError("not a procedure code: write it like 1.001193")
+        raise ValueError(say("not a procedure code: write it like 1.001193"))
     return value
 
 

@@ -3,6 +3,7 @@
 from libs.common.problems import malformed_field
 from libs.contracts.directory import Directory
 from libs.contracts.registry import COMMUNE_TYPES, Level, ProcedureVersion
+from libs.contracts.words import say
 
 NATIONAL_SYSTEM = "national"
 """Stands for the ministry's own central system, which no unit of the city answers for."""
@@ -28,9 +29,11 @@ def competent_unit(
     if subject is None:
         raise malformed_field(
             "subject_unit",
-            "this procedure is decided where its subject lies: name that ward or commune",
+            say("this procedure is decided where its subject lies: name that ward or commune"),
         )
     place = directory.current(subject)
     if place.type not in COMMUNE_TYPES:
-        raise malformed_field("subject_unit", f"{place.code} is no ward, commune or special zone")
+        raise malformed_field(
+            "subject_unit", say("{code} is no ward, commune or special zone", code=place.code)
+        )
     return place.code

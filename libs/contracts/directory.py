@@ -25,6 +25,7 @@ from libs.contracts.registry import (
     UnitChanged,
     UnitStatus,
 )
+from libs.contracts.words import say
 
 TOPICS = (
     UnitChanged.topic,
@@ -180,17 +181,18 @@ class Directory:
             return found[0]
         if found:
             raise UnitSplit(
-                f"{query} was split; name one of its successors",
+                say("{query} was split; name one of its successors", query=query),
                 candidates=[{"unit": heir.code, "name": heir.name} for heir in found],
             )
         named = self.named(query)
         if not named:
-            raise UnknownUnit(f"no unit has the code {query}")
+            raise UnknownUnit(say("no unit has the code {code}", code=query))
         state = named[0].status
-        raise UnitNotActive(
-            f"{query} is {state.value}"
-            + (" and no successor is registered" if state is UnitStatus.closed else "")
-        )
+        if state is UnitStatus.closed:
+            raise UnitNotActive(
+                say("{query} is closed and no successor is registered", query=query)
+            )
+        raise UnitNotActive(say("{query} is {status}", query=query, status=state.value))
 
     def centre(self, unit: str) -> CentreChanged:
         """Give the centre of an active unit.
@@ -200,7 +202,7 @@ class Directory:
         """
         centre = self.centres.get(unit)
         if centre is None:
-            raise UnitNotActive(f"{unit} keeps no one-stop centre")
+            raise UnitNotActive(say("{unit} keeps no one-stop centre", unit=unit))
         return centre
 
     def hours(self, unit: str) -> OpeningHours:
@@ -225,7 +227,7 @@ class Directory:
         known = self.procedures.get(code) or self.procedures.get(short_code(code))
         version = known.in_force(business_day(at)) if known else None
         if version is None:
-            raise UnknownProcedure(f"no procedure in force has the code {code}")
+            raise UnknownProcedure(say("no procedure in force has the code {code}", code=code))
         return version
 
     def offers(self, unit: str, code: str, at: datetime) -> bool:

@@ -15,6 +15,7 @@ from libs.common.consumer import Broadcast
 from libs.common.db import transient
 from libs.common.problems import Unavailable
 from libs.contracts.directory import TOPICS, Directory
+from libs.contracts.words import say
 
 log = structlog.get_logger()
 
@@ -136,7 +137,7 @@ def directory_of(request: Request) -> Directory:
     """
     following: Following = request.state.following
     if not following.usable:
-        raise Unavailable("this service is still reading the registry; try again in a moment")
+        raise Unavailable(say("this service is still reading the registry; try again in a moment"))
     return following.directory
 
 

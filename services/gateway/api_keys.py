@@ -8,6 +8,7 @@ from libs.common.auth import Principal
 from libs.common.bus.base import Received
 from libs.common.problems import Unauthenticated, Unavailable
 from libs.contracts.registry import ClientChanged
+from services.gateway.words import say
 
 
 class ApiKeys:
@@ -50,9 +51,9 @@ class ApiKeys:
         """
         until, principal = self._holders.get(hashlib.sha256(key).hexdigest(), _NOBODYS)
         if not self.complete():
-            raise Unavailable("the door is still reading who may call; try again in a moment")
+            raise Unavailable(say("the door is still reading who may call; try again in a moment"))
         if principal is None or until < time.time():
-            raise Unauthenticated("this API key is not registered, or was replaced or revoked")
+            raise Unauthenticated(say("this API key is not registered, or was replaced or revoked"))
         return principal
 
 

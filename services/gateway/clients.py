@@ -19,6 +19,7 @@ from libs.common.trace import current_traceparent
 from services.gateway.bodies import is_bulk
 from services.gateway.caller import END, Caller
 from services.gateway.circuit import RETRIES, Attempt, Circuit, RetryBudget
+from services.gateway.words import say
 
 log = structlog.get_logger()
 
@@ -221,7 +222,9 @@ class OverHttp:
                 description: dict[str, Any] = await answer.json()
                 return description
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            raise UpstreamAway(f"the {service} service does not answer") from None
+            raise UpstreamAway(
+                say("the {service} service does not answer", service=service)
+            ) from None
 
     async def alive(self, service: str) -> str | None:
         """Ask whether the service would serve, and tell whether it is left alone."""

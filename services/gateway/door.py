@@ -26,6 +26,7 @@ from services.gateway.directory import City
 from services.gateway.gates import Gates
 from services.gateway.openapi import Union
 from services.gateway.rates import Rates, counting
+from services.gateway.words import say
 
 _BY_FIRST_SEGMENT: Final = {
     **dict.fromkeys(
@@ -107,9 +108,9 @@ class Door:
 def _check_path(scope: Scope) -> None:
     path: str = scope["path"]
     if _TRICKS.search(scope.get("raw_path") or path.encode()):
-        raise TwoMeanings("write the path without dot segments, double or encoded slashes")
+        raise TwoMeanings(say("write the path without dot segments, double or encoded slashes"))
     if "\ufffd" in path:  # what the server puts where percent-encoded bytes are no UTF-8
-        raise TwoMeanings("encode the path as UTF-8")
+        raise TwoMeanings(say("encode the path as UTF-8"))
 
 
 async def _admitted(scope: Scope) -> Headers:
@@ -124,7 +125,7 @@ async def _admitted(scope: Scope) -> Headers:
     tokens = [value for name, value in scope["headers"] if name == b"authorization"]
     keys = [value for name, value in scope["headers"] if name == b"x-api-key"]
     if len(tokens) > 1 or len(keys) > 1:
-        raise NotHttp("credentials were sent more than once")
+        raise NotHttp(say("credentials were sent more than once"))
     token = bearer(tokens[0].decode("latin-1") if tokens else None)
     if token and not state["verifier"].remembers(token):
         # A signature costs much more to check than this; who was here before is not kept out.
@@ -137,7 +138,7 @@ async def _admitted(scope: Scope) -> Headers:
         await rates.spend("wrong-credentials", caller)
         raise
     if token and keys:
-        raise NotHttp("send a token or an API key, not both")
+        raise NotHttp(say("send a token or an API key, not both"))
     if principal.anonymous:
         await rates.spend("anonymous-reads" if _reads(scope) else "anonymous-writes", caller)
     else:

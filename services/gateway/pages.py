@@ -10,8 +10,11 @@ from typing import Final
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from libs.common.language import ENGLISH, VIETNAMESE
 from libs.common.problems import NotFound, Problem
+from libs.common.words import said
 from libs.contracts.following import Registry
+from services.gateway.words import say
 
 router = APIRouter(include_in_schema=False)
 
@@ -50,7 +53,12 @@ async def board(unit: str, registry: Registry) -> HTMLResponse:
     try:
         known = registry.current(unit)
     except Problem as problem:
-        return _page("unknown.html", problem.status, detail=problem.detail)
+        return _page(
+            "unknown.html",
+            problem.status,
+            detail=said(problem.detail, VIETNAMESE),
+            english=said(problem.detail, ENGLISH),
+        )
     return _page("board.html", unit=known.code, name=known.name)
 
 
@@ -64,7 +72,7 @@ async def overview() -> HTMLResponse:
 async def web_file(name: str) -> Response:
     """Give what the pages are made of."""
     if name not in _FILES:
-        raise NotFound(f"no page is made of {name}")
+        raise NotFound(say("no page is made of {name}", name=name))
     return Response(_text(name), media_type=_FILES[name], headers=_HEADERS)
 
 

@@ -26,6 +26,7 @@ from services.intake.shapes import (
     HandOverOut,
     Tracking,
 )
+from services.intake.words import say
 
 dossiers = APIRouter(prefix="/v1/dossiers", tags=["dossiers"], route_class=KeepingRoute)
 tracking = APIRouter(prefix="/v1/track", tags=["dossiers"])
@@ -78,7 +79,7 @@ async def list_dossiers(
     `from` and `to` are local days of submission, both included.
     """
     if first and last and last < first:
-        raise malformed_field("to", "the last day comes before the first")
+        raise malformed_field("to", say("the last day comes before the first"))
     wanted = reading.Wanted(
         units=reading.units_asked_for(actor, unit, registry),
         status=status or (),

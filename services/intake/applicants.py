@@ -9,6 +9,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
 
+from services.intake.words import say
+
 OLD_PROVINCES = frozenset((
     1, 2, 4, 6, 8, 10, 11, 12, 14, 15, 17, 19, 20, 22, 24, 25, 26, 27, 30, 31, 33, 34, 35,
     36, 37, 38, 40, 42, 44, 45, 46, 48, 49, 51, 52, 54, 56, 58, 60, 62, 64, 66, 67, 68, 70,
@@ -34,9 +36,9 @@ def id_number(value: str) -> str:
         ValueError: it is not 12 digits, or begins with no place of birth registration.
     """
     if not _ID_NUMBER.match(value):
-        raise ValueError("a personal ID number has 12 digits")
+        raise ValueError(say("a personal ID number has 12 digits"))
     if value[0] == "0" and int(value[:3]) not in OLD_PROVINCES:
-        raise ValueError("its first three digits name no province or country")
+        raise ValueError(say("its first three digits name no province or country"))
     return value
 
 
@@ -52,7 +54,7 @@ def check_born(number: str, today: date) -> None:
         ValueError: its fourth to sixth digits name a year to come.
     """
     if birth_year(number) > today.year:
-        raise ValueError("its fourth to sixth digits name a year of birth that has not come")
+        raise ValueError(say("its fourth to sixth digits name a year of birth that has not come"))
 
 
 def tax_number(value: str) -> str:
@@ -66,11 +68,11 @@ def tax_number(value: str) -> str:
     """
     match = _TAX_NUMBER.match(value)
     if match is None:
-        raise ValueError("a tax number has 10 digits, or 13 for a branch, like 0314409058-002")
+        raise ValueError(say("a tax number has 10 digits, or 13 for a branch, like 0314409058-002"))
     number, branch = match.groups()
     total = sum(weight * int(digit) for weight, digit in zip(_TAX_WEIGHTS, number, strict=False))
     if number[2:9] == "0000000" or 10 - total % 11 != int(number[9]) or branch == "000":
-        raise ValueError("its check digit is wrong: read the number again")
+        raise ValueError(say("its check digit is wrong: read the number again"))
     return f"{number}-{branch}" if branch else number
 
 
@@ -82,7 +84,7 @@ def phone(value: str) -> str:
     """
     match = _PHONE.match(re.sub(r"[\s.()-]", "", value))
     if match is None:
-        raise ValueError("not a telephone number of Viet Nam: 10 or 11 digits, the first a 0")
+        raise ValueError(say("not a telephone number of Viet Nam: 10 or 11 digits, the first a 0"))
     return "0" + match[1]
 
 
@@ -93,7 +95,7 @@ def email(value: str) -> str:
         ValueError: it has none.
     """
     if not _EMAIL.match(value) or ".." in value:
-        raise ValueError("not an e-mail address: write it like ten@example.vn")
+        raise ValueError(say("not an e-mail address: write it like ten@example.vn"))
     return value
 
 

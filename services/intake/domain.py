@@ -13,6 +13,7 @@ from sqlalchemy.orm import selectinload
 from libs.common.auth import Principal
 from libs.common.events import publish
 from libs.common.problems import Conflict, Forbidden, NotFound
+from libs.common.words import either
 from libs.contracts.codes import parse_dossier_code
 from libs.contracts.directory import Directory
 from libs.contracts.intake import (
@@ -26,6 +27,7 @@ from libs.contracts.intake import (
 from services.intake.drafts import Assignment, Step
 from services.intake.models import Dossier, HandOver
 from services.intake.rules import appoint, keep_rules, procedure_in_force
+from services.intake.words import say
 
 
 class UnknownDossier(NotFound):
@@ -164,7 +166,7 @@ async def find(session: AsyncSession, code: str, *, lock: bool = False) -> Dossi
     )
     dossier = await session.scalar(query.with_for_update() if lock else query)
     if dossier is None:
-        raise UnknownDossier(f"no dossier has the code {code}")
+        raise UnknownDossier(say("no dossier has the code {code}", code=code))
     return dossier
 
 
@@ -189,13 +191,18 @@ async def step(
     transition = TRANSITIONS[name]
     acting_unit = acts_for(dossier, by, directory, transition.by)
     if acting_unit is None:
-        who = " or ".join(getattr(dossier, side.value) for side in transition.by)
-        raise Forbidden(f"{name} is for the staff of {who}")
+        who = either(getattr(dossier, side.value) for side in transition.by)
+        raise Forbidden(say("{name} is for the staff of {who}", name=name, who=who))
     status = DossierStatus(dossier.status)
     if status not in transition.since:
         raise ForbiddenTransition(
-            f"{dossier.code} is in status {status.value} ({status.name}), which does not allow "
-            f"{name}",
+            say(
+                "{code} is in status {status} ({status_name}), which does not allow {name}",
+                code=dossier.code,
+                status=status.value,
+                status_name=status.name,
+                name=name,
+            ),
             allowed=allowed(status),
             dossier_status=status.value,
         )

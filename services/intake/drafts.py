@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 from libs.common.fields import In, Line, Paragraph
 from libs.contracts.codes import ProcedureCode, UnitQuery
 from services.intake.applicants import Email, IdNumber, Phone, TaxNumber
+from services.intake.words import say
 
 Channel = Literal["direct", "online", "postal"]
 
@@ -32,9 +33,11 @@ class ApplicantIn(In):
         if value is None:
             return None
         if info.data.get("id_number") is not None:
-            raise ValueError("give either id_number or tax_number")
+            raise ValueError(say("give either id_number or tax_number"))
         if info.data.get("kind") == "citizen":
-            raise ValueError("a citizen is known by id_number, a tax number is an organisation's")
+            raise ValueError(
+                say("a citizen is known by id_number, a tax number is an organisation's")
+            )
         return value
 
 

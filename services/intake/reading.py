@@ -30,6 +30,7 @@ from libs.contracts.intake import DossierStatus
 from libs.contracts.roles import Role
 from services.intake.domain import acts_for, find, spelled
 from services.intake.models import Applicant, Dossier, HandOver
+from services.intake.words import say
 
 PAUSED = (DossierStatus.supplement_requested, DossierStatus.payment_requested)
 """While a citizen is awaited the limit does not run."""
@@ -97,7 +98,7 @@ def units_asked_for(actor: Principal, unit: str | None, directory: Directory) ->
     else:
         code = directory.current(unit).code
         if not city and code not in actor.units:
-            raise Forbidden(f"{code} is not your unit")
+            raise Forbidden(say("{code} is not your unit", code=code))
         mine = frozenset([code])
     former = [
         former.code
@@ -177,7 +178,7 @@ def _place(cursor: str) -> tuple[datetime, str]:
     try:
         return _EPOCH + int(microseconds) * _MICROSECOND, code
     except (ValueError, OverflowError):
-        raise malformed_field("cursor", "not a `next_cursor` of this list") from None
+        raise malformed_field("cursor", say("not a `next_cursor` of this list")) from None
 
 
 async def shown(
@@ -190,7 +191,9 @@ async def shown(
     """
     dossier = await find(session, code)
     if to.role != Role.city and acts_for(dossier, to, directory) is None:
-        raise Forbidden(f"{dossier.code} was neither received nor is decided by a unit of yours")
+        raise Forbidden(
+            say("{code} was neither received nor is decided by a unit of yours", code=dossier.code)
+        )
     return dossier
 
 
@@ -234,6 +237,9 @@ async def tracked(session: AsyncSession, code: str, last4: str) -> Dossier:
         .options(selectinload(Dossier.components), selectinload(Dossier.rules))
     )
     if dossier is None:
-        raise NotTracked("no dossier goes by this code and these last four digits; both stand on "
-                         "the receipt")  # fmt: skip
+        raise NotTracked(
+            say(
+                "no dossier goes by this code and these last four digits; both stand on the receipt"
+            )
+        )
     return dossier

@@ -13,6 +13,7 @@ from libs.contracts.competence import competent_unit
 from libs.contracts.directory import Directory, UnknownProcedure, UnknownUnit
 from libs.contracts.registry import Level, ProcedureVersion
 from services.intake.models import ProcedureRules
+from services.intake.words import say
 
 RECEPTION_LIMIT: Final = Limit(value=1, unit="working_day")
 """An online dossier not received within it counts as late received (domain.md §4)."""
@@ -88,23 +89,29 @@ def competent_for(
     if procedure.territorial and subject is None:
         raise malformed_field(
             "subject_unit",
-            "this procedure is decided where its subject lies: name that ward or commune",
+            say("this procedure is decided where its subject lies: name that ward or commune"),
         )
     if procedure.competent_level is Level.ministry:
-        raise NationalProcedure(f"{code} is decided by a ministry; hand it in on its own system")
+        raise NationalProcedure(
+            say("{code} is decided by a ministry; hand it in on its own system", code=code)
+        )
     if (
         procedure.competent_level is Level.commune
         and procedure.territorial
         and subject is not None
         and directory.units[subject].type in WITHOUT_SUBJECTS
     ):
-        raise malformed_field("subject_unit", f"{subject} is no ward, commune or special zone")
+        raise malformed_field(
+            "subject_unit", say("{subject} is no ward, commune or special zone", subject=subject)
+        )
     decides = directory.current(
         competent_unit(procedure, receiving=receiving, subject=subject, directory=directory)
     ).code
     own = procedure.competent_level is Level.province and receiving == decides
     if not own and not directory.offers(receiving, code, at):
-        raise NotOffered(f"{receiving} does not receive dossiers of {code}")
+        raise NotOffered(
+            say("{receiving} does not receive dossiers of {code}", receiving=receiving, code=code)
+        )
     return decides
 
 
@@ -131,7 +138,9 @@ def appoint(
             handed_over=procedure.boundary_independent and receiving != competent,
         )
     except NoDeadlineError as nothing:
-        raise NoAppointment(f"{competent}: {nothing}") from None
+        raise NoAppointment(
+            say("{competent}: {nothing}", competent=competent, nothing=nothing.args[0])
+        ) from None
 
 
 def reception_due(receiving: str, directory: Directory, at: datetime) -> datetime:
@@ -143,7 +152,9 @@ def reception_due(receiving: str, directory: Directory, at: datetime) -> datetim
     try:
         return deadline(at, RECEPTION_LIMIT, directory.office_hours(receiving), directory.calendar)
     except NoDeadlineError as nothing:
-        raise NoAppointment(f"{receiving}: {nothing}") from None
+        raise NoAppointment(
+            say("{receiving}: {nothing}", receiving=receiving, nothing=nothing.args[0])
+        ) from None
 
 
 async def keep_rules(

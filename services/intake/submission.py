@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from libs.common.auth import Principal
-from libs.common.problems import Forbidden, Malformed, field_error
+from libs.common.problems import Forbidden, field_error, malformed_fields
 from libs.common.worktime import business_day
 from libs.contracts.codes import DossierNumber
 from libs.contracts.directory import Directory, short_code
@@ -27,6 +27,7 @@ from services.intake.rules import (
     procedure_in_force,
     reception_due,
 )
+from services.intake.words import say
 
 
 def check_may_submit(actor: Principal, channel: str, receiving: str) -> None:
@@ -40,9 +41,11 @@ def check_may_submit(actor: Principal, channel: str, receiving: str) -> None:
     """
     if actor.role == Role.portal:
         if channel != "online":
-            raise Forbidden(f"the portal brings online dossiers, not {channel} ones")
+            raise Forbidden(
+                say("the portal brings online dossiers, not {channel} ones", channel=channel)
+            )
     elif receiving not in actor.units:
-        raise Forbidden(f"{receiving} is not your unit")
+        raise Forbidden(say("{receiving} is not your unit", receiving=receiving))
 
 
 async def submit(
@@ -144,10 +147,9 @@ def _check_values(draft: DossierIn, procedure: ProcedureVersion, today: date) ->
         try:
             check_born(draft.applicant.id_number, today)
         except ValueError as why:
-            bad.append(field_error("applicant.id_number", str(why)))
+            bad.append(field_error("applicant.id_number", why.args[0]))
     if bad:
-        fields = ", ".join(error["field"] for error in bad)
-        raise Malformed(f"{len(bad)} value(s) to mend: {fields}", errors=bad)
+        raise malformed_fields(bad)
 
 
 def _unknown_components(
@@ -158,7 +160,7 @@ def _unknown_components(
     for index, component in enumerate(components):
         if known and component.component_code not in known:
             yield field_error(
-                f"components.{index}.component_code", "this procedure asks for no such paper"
+                f"components.{index}.component_code", say("this procedure asks for no such paper")
             )
 
 

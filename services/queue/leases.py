@@ -27,6 +27,7 @@ from libs.common.settings import Settings
 from libs.contracts.codes import ProcedureCode
 from services.queue.models import KioskLease
 from services.queue.policy import PriorityClass
+from services.queue.words import say
 
 ISSUER: Final = "urn:motcua:queue"
 AUDIENCE: Final = "urn:motcua:kiosk"
@@ -105,7 +106,7 @@ class LeaseKeys:
             return UUID(claims["jti"])
         except (jwt.PyJWTError, KeyError, ValueError, TypeError, AssertionError):
             raise malformed_field(
-                "signed", "was not signed here, or was changed since: send it as it was given"
+                "signed", say("was not signed here, or was changed since: send it as it was given")
             ) from None
 
     def public(self) -> list[dict[str, Any]]:
@@ -209,7 +210,9 @@ def mistakes(
             yield field_error(f"tickets.{place}.{name}", message)
         twin = seen.setdefault(entry.number, place)
         if twin != place:
-            message = f"{entry.number} is told twice: tickets.{twin} has it too"
+            message = say(
+                "{number} is told twice: tickets.{twin} has it too", number=entry.number, twin=twin
+            )
             yield field_error(f"tickets.{place}.number", message)
 
 
@@ -218,17 +221,26 @@ def _mistakes_of(
 ) -> Iterator[tuple[str, str]]:
     if sequence_of(lease, entry.number) is None:
         first, last = (number_of(lease.series, n) for n in (lease.first, lease.last))
-        yield "number", f"{entry.number} is outside the lease, which is {first} to {last}"
+        yield (
+            "number",
+            say(
+                "{number} is outside the lease, which is {first} to {last}",
+                number=entry.number,
+                first=first,
+                last=last,
+            ),
+        )
     if not lease.valid_from <= entry.issued_at < lease.expires_at:
-        since, until = map(fast_json.instant, (lease.valid_from, lease.expires_at))
-        yield "issued_at", f"the lease was good from {since} until {until}"
+        since, until = lease.valid_from, lease.expires_at
+        wrong = say("the lease was good from {since} until {until}", since=since, until=until)
+        yield "issued_at", wrong
     life = LIVES[entry.status]
     for name in _TOLD:
         told = getattr(entry, name) is not None
         if name in life.needed and not told:
-            yield name, f"is needed of a ticket that is {entry.status}"
+            yield name, say("is needed of a ticket that is {status}", status=entry.status)
         if told and name not in (*life.needed, *life.possible):
-            yield name, f"cannot be told of a ticket that is {entry.status}"
+            yield name, say("cannot be told of a ticket that is {status}", status=entry.status)
     yield from _out_of_order(entry, now)
 
 
@@ -240,7 +252,7 @@ def _out_of_order(entry: IssuedOffline, now: datetime) -> Iterator[tuple[str, st
         if at is None:
             continue
         if at > now:
-            yield name, f"is in the future: it is {fast_json.instant(now)} here"
+            yield name, say("is in the future: it is {now} here", now=now)
         elif before is not None and at < getattr(entry, before):
-            yield name, f"is earlier than {before}"
+            yield name, say("is earlier than {before}", before=before)
         before = name

@@ -164,7 +164,7 @@ The counter's row is held so that it is not closed between the look at its state
 
 WHY_NOBODY = f"""
 SELECT desk.state, held.number AS held_here, held.status AS held_status,
-    (SELECT number || ' at counter ' || counter || ' of ' || unit FROM tickets WHERE officer = $3
+    (SELECT ARRAY[number, counter::text, unit] FROM tickets WHERE officer = $3
         AND status IN ('called', 'serving')) AS held_by_officer,
     EXISTS (SELECT FROM tickets AS waiting
         WHERE unit = $1 AND {IN_THE_LINE.format(oldest="$4", counter="$2")}) AS somebody_waits

@@ -151,7 +151,7 @@ SELECT body::text FROM answer
 """Notes that a slip came out: nothing of the ticket's life changes, so nothing is announced.
 Parameters: id, units of the caller, now, key digest, key fingerprint."""
 
-_ELSEWHERE = """(SELECT number || ' at counter ' || counter || ' of ' || unit
+_ELSEWHERE = """(SELECT ARRAY[number, counter::text, unit]
         FROM tickets AS held WHERE held.officer = {officer} AND held.id <> ticket.id
             AND held.status IN ('called', 'serving'))"""
 

@@ -20,6 +20,7 @@ from libs.contracts.following import Registry
 from libs.contracts.registry import Level, ProcedureVersion, Successor, UnitStatus
 from libs.contracts.roles import CityOffice, ManagerOrCity, Role
 from services.registry import domain, models
+from services.registry.words import say
 
 units = APIRouter(prefix="/v1/units", tags=["units"], route_class=KeepingRoute)
 centres = APIRouter(prefix="/v1/centres", tags=["centres"], route_class=KeepingRoute)
@@ -175,7 +176,7 @@ async def show_unit(
     if at is not None:
         found = registry.resolve(unit, at)
         if not found:
-            raise UnknownUnit(f"no unit had the code {unit} on {at}")
+            raise UnknownUnit(say("no unit had the code {unit} on {at}", unit=unit, at=at))
         unit = found[0].code
     return UnitOut.of(await domain.find_unit(session, unit, registry))
 
@@ -190,7 +191,9 @@ async def resolve(unit: AnyUnit, registry: Registry, at: date | None = None) -> 
     """Tell which unit a code stands for now, or stood for on a day."""
     found = registry.resolve(unit, at)
     if not found:
-        raise UnknownUnit(f"{unit} stands for no unit" + (f" on {at}" if at else " in service"))
+        if at is not None:
+            raise UnknownUnit(say("{unit} stands for no unit on {at}", unit=unit, at=at))
+        raise UnknownUnit(say("{unit} stands for no unit in service", unit=unit))
     return {"query": unit, "units": found}
 
 
@@ -276,7 +279,7 @@ async def put_centre(
     """Replace what is known of a unit's centre."""
     code = registry.current(unit).code
     if actor.role != Role.city and code not in actor.units:
-        raise Forbidden(f"{code} is not your unit")
+        raise Forbidden(say("{code} is not your unit", code=code))
     return await domain.put_centre(session, code, body.model_dump(mode="json"), at=now)
 
 
@@ -442,7 +445,7 @@ async def show_override(day: date, session: Session) -> DayOverride:
     """Show why a day is an exception."""
     row = await session.get(models.CalendarOverride, day)
     if row is None or row.kind is None:
-        raise NoException(f"{day} follows the ordinary rules")
+        raise NoException(say("{day} follows the ordinary rules", day=day))
     return domain.override_of(row)
 
 

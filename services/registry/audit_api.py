@@ -15,6 +15,7 @@ from libs.contracts.codes import UnitQuery
 from libs.contracts.following import Registry
 from libs.contracts.roles import Ops, Role
 from services.registry.clients import wall_clock
+from services.registry.words import say
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
@@ -62,7 +63,7 @@ async def search(
     until = last or wall_clock()
     since = first or _a_week_before(until)
     if until < since:
-        raise malformed_field("to", "the last instant comes before the first")
+        raise malformed_field("to", say("the last instant comes before the first"))
     rows = select(_AUDIT).where(_AUDIT.c.at.between(since, until)).order_by(_AUDIT.c.id.desc())
     asked = {
         "service": service,
@@ -89,10 +90,10 @@ def _a_week_before(until: datetime) -> datetime:
     try:
         return until - _USUAL_SPAN
     except OverflowError:
-        raise malformed_field("to", "before all time") from None
+        raise malformed_field("to", say("before all time")) from None
 
 
 def _place(cursor: str) -> int:
     if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 18:
-        raise malformed_field("cursor", "take it from `next_cursor` of the page before")
+        raise malformed_field("cursor", say("take it from `next_cursor` of the page before"))
     return int(cursor)

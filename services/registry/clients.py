@@ -14,6 +14,7 @@ from libs.common.problems import Conflict, NotFound, malformed_field
 from libs.contracts.directory import Directory, UnitNotActive, UnitSplit, UnknownUnit
 from libs.contracts.registry import ClientChanged, ClientKey, ClientKind
 from services.registry.models import ApiKey, Client
+from services.registry.words import say
 
 KEY_PREFIX: Final = "motcua_"
 """By which a key that was left in a repository or a chat is recognised."""
@@ -69,12 +70,12 @@ async def register(
         Malformed: a unit is not in service, is named twice, or does not go with the kind.
     """
     if kind is ClientKind.kiosk and not units:
-        raise malformed_field("units", "a kiosk stands in a unit: name it")
+        raise malformed_field("units", say("a kiosk stands in a unit: name it"))
     if kind is ClientKind.portal and units:
-        raise malformed_field("units", "the portal acts for every unit: name none")
+        raise malformed_field("units", say("the portal acts for every unit: name none"))
     codes = [_in_service(directory, place, name) for place, name in enumerate(units)]
     if len(set(codes)) < len(codes):
-        raise malformed_field("units", "a unit is named twice")
+        raise malformed_field("units", say("a unit is named twice"))
     client = Client(
         id=f"{kind}-{secrets.token_hex(6)}",
         version=1,
@@ -114,15 +115,25 @@ async def rotate(
     """
     client = await _locked(session, client_id)
     if client.revoked_at is not None:
-        raise ClientRevoked(f"{client_id} was revoked at {client.revoked_at.isoformat()}")
+        raise ClientRevoked(
+            say(
+                "{client_id} was revoked at {revoked_at}",
+                client_id=client_id,
+                revoked_at=client.revoked_at,
+            )
+        )
     now = wall_clock()
     valid = [key for key in client.keys if key.not_after is None or key.not_after > now]
     if overlap and len(valid) > 1:
         ends = next(key.not_after for key in valid if key.not_after)
         # Which of the two the kiosk shows, nobody here knows: ending one might cut it off.
         raise StillRotating(
-            f"the older key of {client_id} ends at {ends.isoformat()}; wait, or end both at once "
-            "with overlap_seconds 0"
+            say(
+                "the older key of {client_id} ends at {ends}; wait, or end both at once with "
+                "overlap_seconds 0",
+                client_id=client_id,
+                ends=ends,
+            )
         )
     client.keys = valid if overlap else []
     await session.flush()
@@ -156,7 +167,7 @@ async def _changed(session: AsyncSession, client: Client, at: datetime) -> None:
 async def _locked(session: AsyncSession, client_id: str) -> Client:
     client = await session.get(Client, client_id, with_for_update=True)
     if client is None:
-        raise UnknownClient(f"no client has the id {client_id}")
+        raise UnknownClient(say("no client has the id {client_id}", client_id=client_id))
     return client
 
 

@@ -31,6 +31,7 @@ from services.registry.models import (
     Unit,
     UnitAlias,
 )
+from services.registry.words import say
 
 if TYPE_CHECKING:
     from services.registry.api import UnitIn
@@ -100,13 +101,13 @@ async def establish(session: AsyncSession, draft: "UnitIn", *, at: datetime) -> 
         AliasTaken: an alias is another unit's.
     """
     if await session.get(Unit, draft.code):
-        raise CodeReissued(f"{draft.code} has been issued before")
+        raise CodeReissued(say("{code} has been issued before", code=draft.code))
     taken = await session.scalar(select(UnitAlias).where(UnitAlias.alias.in_(draft.aliases)))
     if taken is not None:
-        raise AliasTaken(f"{taken.alias} stands for {taken.unit}")
+        raise AliasTaken(say("{alias} stands for {unit}", alias=taken.alias, unit=taken.unit))
     parent = parent_of(draft.code)
     if parent is not None and not await session.get(Unit, parent):
-        raise malformed_field("code", f"its parent {parent} is not registered")
+        raise malformed_field("code", say("its parent {parent} is not registered", parent=parent))
     unit = Unit(
         code=draft.code,
         version=1,
@@ -138,7 +139,7 @@ async def locked_unit(session: AsyncSession, code: str) -> Unit:
     """
     unit = await session.get(Unit, code, with_for_update=True)
     if unit is None:
-        raise UnknownUnit(f"no unit has the code {code}")
+        raise UnknownUnit(say("no unit has the code {code}", code=code))
     return unit
 
 
@@ -150,13 +151,21 @@ async def activate(session: AsyncSession, code: str, *, on: date | None, at: dat
     """
     unit = await locked_unit(session, code)
     if unit.status != UnitStatus.planned:
-        raise NotPlanned(f"{code} is {unit.status}", allowed=_allowed(unit))
+        raise NotPlanned(
+            say("{code} is {status}", code=code, status=unit.status), allowed=_allowed(unit)
+        )
     if unit.gso_code is not None:
         holder = await session.scalar(
             select(Unit.code).where(Unit.gso_code == unit.gso_code, Unit.status == "active")
         )
         if holder:
-            raise AliasTaken(f"{holder} is active under the GSO code {unit.gso_code}")
+            raise AliasTaken(
+                say(
+                    "{holder} is active under the GSO code {gso_code}",
+                    holder=holder,
+                    gso_code=unit.gso_code,
+                )
+            )
     unit.status = UnitStatus.active.value
     unit.valid_from = on or unit.valid_from or business_day(at)
     unit.version += 1
@@ -180,11 +189,15 @@ async def close(
     """
     unit = await locked_unit(session, code)
     if unit.status != UnitStatus.active:
-        raise NotActive(f"{code} is {unit.status}", allowed=_allowed(unit))
+        raise NotActive(
+            say("{code} is {status}", code=code, status=unit.status), allowed=_allowed(unit)
+        )
     if on > business_day(at):
-        raise malformed_field("date", "a unit is closed on or after that day, not ahead of it")
+        raise malformed_field("date", say("a unit is closed on or after that day, not ahead of it"))
     if unit.valid_from is not None and on < unit.valid_from:
-        raise malformed_field("date", f"the unit exists only since {unit.valid_from}")
+        raise malformed_field(
+            "date", say("the unit exists only since {valid_from}", valid_from=unit.valid_from)
+        )
     await _check_successors(session, code, successors)
     unit.status = UnitStatus.closed.value
     unit.valid_to = on
@@ -199,16 +212,18 @@ async def close(
 async def _check_successors(session: AsyncSession, code: str, heirs: list[Successor]) -> None:
     codes = [heir.code for heir in heirs]
     if code in codes:
-        raise malformed_field("successors", "a unit does not succeed itself")
+        raise malformed_field("successors", say("a unit does not succeed itself"))
     if len(set(codes)) < len(codes):
-        raise malformed_field("successors", "a successor is named twice")
+        raise malformed_field("successors", say("a successor is named twice"))
     known = set(
         await session.scalars(
             select(Unit.code).where(Unit.code.in_(codes), Unit.status != "closed")
         )
     )
     if missing := [heir for heir in codes if heir not in known]:
-        raise malformed_field("successors", f"not registered, or closed: {', '.join(missing)}")
+        raise malformed_field(
+            "successors", say("not registered, or closed: {codes}", codes=", ".join(missing))
+        )
 
 
 def _allowed(unit: Unit) -> list[str]:
@@ -230,7 +245,7 @@ async def find_unit(session: AsyncSession, query: str, directory: Directory) -> 
         named = found if len(found) == 1 else directory.named(query)
         unit = await session.get(Unit, named[0].code) if named else None
     if unit is None:
-        raise UnknownUnit(f"no unit has the code {query}")
+        raise UnknownUnit(say("no unit has the code {code}", code=query))
     return unit
 
 
@@ -290,7 +305,7 @@ async def find_centre(session: AsyncSession, unit: str) -> Centre:
     """
     centre = await session.get(Centre, unit)
     if centre is None:
-        raise NoCentre(f"{unit} keeps no one-stop centre")
+        raise NoCentre(say("{unit} keeps no one-stop centre", unit=unit))
     return centre
 
 
@@ -309,7 +324,9 @@ async def put_centre(
             await session.scalars(select(Procedure.code).where(Procedure.code.in_(offered)))
         )
         if unknown := sorted(set(offered) - known):
-            raise malformed_field("procedures", f"not in the catalogue: {', '.join(unknown)}")
+            raise malformed_field(
+                "procedures", say("not in the catalogue: {codes}", codes=", ".join(unknown))
+            )
     centre = await session.get(Centre, unit)
     if centre is None:
         centre = Centre(unit=unit, version=0)
@@ -356,7 +373,9 @@ async def put_version(
     procedure = await session.get(Procedure, code, with_for_update=True)
     assert procedure is not None
     if state.department is not None and not await session.get(Unit, state.department):
-        raise malformed_field("department", f"{state.department} is not registered")
+        raise malformed_field(
+            "department", say("{department} is not registered", department=state.department)
+        )
     kept = [v for v in procedure.versions if v.valid_from != state.valid_from]
     if len(kept) < len(procedure.versions):
         procedure.versions = kept
@@ -390,7 +409,9 @@ async def find_version(session: AsyncSession, code: str, day: date) -> Procedure
         versions_in_force(day).where(ProcedureVersion.code == code).limit(1)
     )
     if version is None:
-        raise UnknownProcedure(f"no procedure in force on {day} has the code {code}")
+        raise UnknownProcedure(
+            say("no procedure in force on {day} has the code {code}", day=day, code=code)
+        )
     return version
 
 

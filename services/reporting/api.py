@@ -20,6 +20,7 @@ from libs.contracts.following import Registry
 from libs.contracts.roles import Role, Staff
 from services.reporting import domain
 from services.reporting.periods import week_named
+from services.reporting.words import say
 
 reports = APIRouter(prefix="/v1/reports", tags=["reports"])
 
@@ -194,5 +195,5 @@ def _readable(asked: str | None, registry: Directory, reader: Principal) -> str 
     if reader.role == Role.city or code in reader.units:
         return code
     if code is None:
-        raise Forbidden("the whole city's report is for the city's office: name your ?unit=")
-    raise Forbidden(f"{code} is not your unit")
+        raise Forbidden(say("the whole city's report is for the city's office: name your ?unit="))
+    raise Forbidden(say("{code} is not your unit", code=code))

@@ -24,6 +24,7 @@ from services.reporting.forms import (
     figures,
 )
 from services.reporting.periods import Week
+from services.reporting.words import say
 
 log = structlog.get_logger()
 
@@ -129,7 +130,7 @@ async def weekly(
         WeekNotBegun: nothing of the week has happened.
     """
     if week.begins > at:
-        raise WeekNotBegun(f"{week.name} begins at {instant(week.begins)}")
+        raise WeekNotBegun(say("{week} begins at {begins}", week=week.name, begins=week.begins))
     dossiers = await count_dossiers(session, week.begins, week.ends, unit=unit, at=at)
     tickets = await count_tickets(
         session, week.begins, week.ends, unit=unit, at=at, sla_seconds=sla_seconds

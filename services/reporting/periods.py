@@ -6,6 +6,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Final
 
 from libs.common.worktime import ZONE, local
+from services.reporting.words import say
 
 CLOSING_WEEKDAY: Final = 5
 """ISO weekday (5 = Friday) on which a week begins and ends and its report is due.
@@ -43,12 +44,12 @@ def week_named(name: str) -> Week:
     """
     match = _NAME.match(name)
     if match is None:
-        raise ValueError("write a week like 2026-W47")
+        raise ValueError(say("write a week like 2026-W47"))
     year, number = int(match["year"]), int(match["number"])
     try:
         closes = date.fromisocalendar(year, number, CLOSING_WEEKDAY)
     except ValueError:
-        raise ValueError(f"{year} has no week {number}") from None
+        raise ValueError(say("{year} has no week {number}", year=year, number=number)) from None
     return Week(
         name,
         begins=datetime.combine(closes - timedelta(days=7), CLOSING_TIME, ZONE),

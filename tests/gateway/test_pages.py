@@ -351,7 +351,8 @@ async def test_a_board_of_no_unit_says_so_in_words_for_people(client: httpx.Asyn
     page = await client.get("/units/H29.99999/board")
     assert page.status_code == 404
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "H29.99999" in page.text
+    assert "không có đơn vị nào mang mã H29.99999" in page.text
+    assert '<i lang="en">no unit has the code H29.99999</i>' in page.text
     hostile = await client.get("/units/%3Cscript%3Ealert(1)%3C%2Fscript%3E/board")
     assert hostile.status_code in (400, 404)
     assert "<script>alert" not in hostile.text

@@ -56,6 +56,7 @@ class Spot:
     unit: str
     position: Position | None = (10.0, 106.0)
     forecast_seconds: int | None = 0
+    load_age_seconds: int | None = 0
     offers: bool = True
     open: bool = True
 
@@ -72,7 +73,12 @@ async def test_every_centre_receives_a_commune_level_dossier(
             "unit": unit,
             "name": city.registry.units[unit].name,
             "open": True,
+            "opens_at": None,
             "forecast_wait_seconds": None,
+            "stale": True,
+            "load_age_seconds": None,
+            "distance_km": None,
+            "travel_seconds": None,
         }
         assert routed["boundary_independent"] is True
 
@@ -413,7 +419,9 @@ async def test_a_stale_load_is_told_with_its_age_and_not_relied_on(
 async def test_an_older_load_does_not_replace_a_newer_one(city: City) -> None:
     feed(city, ASKED, 300)
     feed(city, ASKED, 5000, age=5)
-    assert city.forecast(ASKED) == 300
+    known = city.load(ASKED)
+    assert known is not None
+    assert known.forecast_wait_seconds == 300
 
 
 async def test_a_wait_nobody_knows_is_said_to_be_unknown(
@@ -545,7 +553,9 @@ async def test_where_the_subject_lies_changes_nothing_but_who_decides(
         routed = await answer(
             gateway, procedure_code=TERRITORIAL, at_unit=ASKED, subject_unit=subject
         )
-        assert routed.pop("competent_unit") == city.registry.current(subject).code
+        decides = city.registry.current(subject)
+        assert routed.pop("competent_unit") == decides.code
+        routed["reason"] = routed["reason"].removesuffix(f"; {decides.name} decides")
         answers.append(routed)
     assert all(routed == answers[0] for routed in answers)
     assert answers[0]["alternatives"]

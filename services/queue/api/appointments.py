@@ -37,6 +37,7 @@ from services.queue.api.tickets import TicketAhead
 from services.queue.domain import appointments, booking
 from services.queue.domain.refusals import CentreClosed, ProcedureNotOffered, check_unit
 from services.queue.slots import Plan, plan_of
+from services.queue.words import say
 
 router = APIRouter(prefix="/v1/appointments", tags=["appointments"])
 
@@ -159,7 +160,7 @@ AtTheDoor = Annotated[Principal, Depends(require(*_OF_A_UNIT))]
 def _channel(principal: Principal) -> Channel:
     channel = _CHANNEL.get(principal.role)
     if channel is None:
-        raise Forbidden(f"the role {principal.role} makes no appointments")
+        raise Forbidden(say("the role {role} makes no appointments", role=principal.role))
     return channel
 
 

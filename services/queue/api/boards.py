@@ -31,6 +31,7 @@ from services.queue.api.edge import (
 from services.queue.board import read_board
 from services.queue.domain.refusals import check_unit
 from services.queue.policy import PriorityClass
+from services.queue.words import say
 
 router = APIRouter(prefix="/v1", tags=["live"])
 
@@ -264,5 +265,5 @@ _PLACE = re.compile(r"([A-Z]{1,2})([0-9]{1,9})")
 def _after(cursor: str) -> Any:
     place = _PLACE.fullmatch(cursor)
     if place is None:
-        raise malformed_field("cursor", "take it from `next_cursor` of the page before")
+        raise malformed_field("cursor", say("take it from `next_cursor` of the page before"))
     return tuple_(_OF_NUMBER, models.Ticket.sequence) > (place[1], int(place[2]))

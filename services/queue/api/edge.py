@@ -26,6 +26,7 @@ from services.queue.domain.moves import Asked, Move
 from services.queue.load import Loads
 from services.queue.policy import PriorityClass
 from services.queue.streams import Streams
+from services.queue.words import say
 
 Channel = Literal["kiosk", "web", "counter", "portal"]
 TicketStatus = Literal[
@@ -50,7 +51,7 @@ async def _loads(request: Request) -> Loads:
 async def _streams(request: Request, _: Registry) -> Streams:
     streams: Streams = request.state.streams
     if not streams.ready:
-        raise Unavailable("the boards are being read; try again in a moment")
+        raise Unavailable(say("the boards are being read; try again in a moment"))
     return streams
 
 

@@ -23,6 +23,7 @@ from services.queue.domain.kiosks import LeaseStatus
 from services.queue.domain.refusals import CentreClosed, check_unit
 from services.queue.leases import MOST_NUMBERS, IssuedOffline, LeaseKeys
 from services.queue.models import KioskLease
+from services.queue.words import say
 
 router = APIRouter(prefix="/v1/kiosks", tags=["kiosks"], route_class=KeepingRoute)
 
@@ -32,7 +33,9 @@ KioskName = Annotated[str, Path(max_length=200, description="The subject of the 
 async def _keys(request: Request) -> LeaseKeys:
     keys: LeaseKeys | None = request.state.lease_keys
     if keys is None:
-        raise Unavailable("no key signs leases here: set MOTCUA_KIOSK_KEY_FILE", retry_after=60)
+        raise Unavailable(
+            say("no key signs leases here: set MOTCUA_KIOSK_KEY_FILE"), retry_after=60
+        )
     return keys
 
 
@@ -150,7 +153,9 @@ def _place(cursor: str) -> tuple[date, str, int]:
         assert place is not None
         return date.fromisoformat(place[1]), place[2], int(place[3])
     except (AssertionError, ValueError):
-        raise malformed_field("cursor", "take it from `next_cursor` of the page before") from None
+        raise malformed_field(
+            "cursor", say("take it from `next_cursor` of the page before")
+        ) from None
 
 
 @router.post(
@@ -177,7 +182,9 @@ async def lend(
     kiosks.check_kiosk(kiosk, actor)
     wish = body or LeaseIn()
     if wish.unit is None and len(actor.units) != 1:
-        raise malformed_field("unit", f"say which: {', '.join(sorted(actor.units))}")
+        raise malformed_field(
+            "unit", say("say which: {units}", units=", ".join(sorted(actor.units)))
+        )
     unit = registry.current(wish.unit or next(iter(actor.units))).code
     check_unit(unit, actor)
     settings = request.state.settings

@@ -20,6 +20,7 @@ from services.queue.domain.refusals import check_unit
 from services.queue.forecast import Wait
 from services.queue.pace import service_on_a_day
 from services.queue.staffing import Part, Target, plan, reasons
+from services.queue.words import say
 
 router = APIRouter(prefix="/v1/units/{unit}", tags=["planning"])
 
@@ -154,7 +155,7 @@ async def advise_staffing(
     centre, today = registry.centre(code), business_day(now)
     day = day or today
     if abs(day - today) > FARTHEST:
-        raise malformed_field("date", f"name a day within a year of {today}")
+        raise malformed_field("date", say("name a day within a year of {today}", today=today))
     own, city = await past.days_of(pool, code, sorted(registry.centres), today, day)
     coming = expected(day, registry.hours(code), registry.calendar, own, city)
     service = service_on_a_day(loads.times, code)

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from libs.common.fields import In, Line
 from libs.common.idempotency import KeepingRoute, replay_if_answered
 from libs.common.openapi.operations import refusals
-from libs.common.problems import Conflict, Malformed, NotFound, field_error
+from libs.common.problems import Conflict, NotFound, field_error, malformed_fields
 from libs.contracts.codes import UnitQuery
 from libs.contracts.following import Registry
 from libs.contracts.roles import Officer
@@ -24,6 +24,7 @@ from services.queue.domain.refusals import (
     StillHolding,
 )
 from services.queue.sla import note_first_call
+from services.queue.words import say
 
 router = APIRouter(prefix="/v1/tickets/{ticket_id}", tags=["steps"], route_class=KeepingRoute)
 
@@ -52,13 +53,12 @@ class TransferIn(In):
         given = self.model_fields_set & {"series", "counter", "unit"}
         named = {name for name in given if getattr(self, name) is not None}
         if not named:
-            wrong = dict.fromkeys(("series", "counter", "unit"), "name one of the three")
+            wrong, why = ["series", "counter", "unit"], say("name one of the three")
         elif "counter" in named and len(named) > 1:
-            wrong = dict.fromkeys(sorted(named), "a counter is named alone")
+            wrong, why = sorted(named), say("a counter is named alone")
         else:
             return
-        errors = [field_error(name, message) for name, message in wrong.items()]
-        raise Malformed(f"{len(errors)} value(s) to mend: {', '.join(wrong)}", errors=errors)
+        raise malformed_fields([field_error(name, why) for name in wrong])
 
 
 class TicketSent(TicketOut):

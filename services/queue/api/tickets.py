@@ -15,6 +15,7 @@ from libs.common.fields import In, Line
 from libs.common.idempotency import KeepingRoute, replay_if_answered
 from libs.common.openapi.operations import refusals
 from libs.common.problems import Forbidden, Malformed, Unauthenticated
+from libs.common.words import either
 from libs.contracts.codes import DossierCode, ProcedureCode, UnitQuery
 from libs.contracts.directory import UnitNotActive, UnitSplit
 from libs.contracts.following import Registry
@@ -44,6 +45,7 @@ from services.queue.domain.refusals import (
 from services.queue.forecast import line_of
 from services.queue.policy import PriorityClass, oldest_now
 from services.queue.sla import note_given_up
+from services.queue.words import say
 
 log = structlog.get_logger()
 
@@ -106,11 +108,19 @@ _CHANNELS: Mapping[str, tuple[str, ...]] = {
 def _check_channel(principal: Principal, channel: str, unit: str) -> None:
     channels = _CHANNELS.get(principal.role, ())
     if not channels:
-        raise Forbidden(f"the role {principal.role} takes no tickets")
+        raise Forbidden(say("the role {role} takes no tickets", role=principal.role))
     if channel not in channels:
         if principal.anonymous:
-            raise Unauthenticated(f"the channel {channel} needs credentials; use web")
-        raise Forbidden(f"the role {principal.role} hands out tickets by {' or '.join(channels)}")
+            raise Unauthenticated(
+                say("the channel {channel} needs credentials; use web", channel=channel)
+            )
+        raise Forbidden(
+            say(
+                "the role {role} hands out tickets by {channels}",
+                role=principal.role,
+                channels=either(channels),
+            )
+        )
     if principal.role in (Role.kiosk, Role.officer, Role.manager):
         check_unit(unit, principal)
 
@@ -161,7 +171,7 @@ async def show_ticket(ticket_id: UUID, pool: Hot, loads: LoadsNow, now: Now) -> 
         "SELECT unit, series, for_counter FROM tickets WHERE id = $1", ticket_id
     )
     if row is None:
-        raise UnknownTicket(f"no ticket has the id {ticket_id}")
+        raise UnknownTicket(say("no ticket has the id {ticket_id}", ticket_id=ticket_id))
     waits = loads.waits(row["unit"], line_of(row["series"], row["for_counter"]))
     shown = await pool.fetchrow(statements.SHOW, ticket_id, oldest_now(now), waits)
     return json_answer(shown["body"])
@@ -178,7 +188,7 @@ async def cancel(
 ) -> Response:
     """Give a place up: the citizen by the ticket's id, a kiosk or officer for its unit."""
     if principal.role not in (Role.nobody, Role.kiosk, Role.officer, Role.manager):
-        raise Forbidden(f"the role {principal.role} cancels no tickets")
+        raise Forbidden(say("the role {role} cancels no tickets", role=principal.role))
     moved = await moves.move(
         act.pool,
         ticket_id,

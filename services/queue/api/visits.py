@@ -22,6 +22,7 @@ from services.queue.api.edge import RulesNow, Unit
 from services.queue.day import figures
 from services.queue.domain import visits
 from services.queue.domain.refusals import NotAllowedNow, UnknownTicket, check_unit
+from services.queue.words import say
 
 router = APIRouter(prefix="/v1", tags=["visits"], route_class=KeepingRoute)
 
@@ -99,7 +100,9 @@ def _after(cursor: str | None) -> UUID | None:
     try:
         return UUID(cursor) if cursor is not None else None
     except ValueError:
-        raise malformed_field("cursor", "take it from `next_cursor` of the page before") from None
+        raise malformed_field(
+            "cursor", say("take it from `next_cursor` of the page before")
+        ) from None
 
 
 class CounterDay(Out):

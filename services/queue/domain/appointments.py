@@ -21,6 +21,7 @@ from services.queue import appointment_statements as statements
 from services.queue.domain import issuing
 from services.queue.domain.refusals import NotYourUnit
 from services.queue.policy import Promise
+from services.queue.words import say
 
 log = structlog.get_logger()
 
@@ -65,7 +66,9 @@ async def shown(pool: asyncpg.Pool, appointment_id: UUID, now: datetime) -> Mapp
     """
     row: Mapping[str, Any] | None = await pool.fetchrow(_BY_ID, now, appointment_id)
     if row is None:
-        raise UnknownAppointment(f"no appointment has the id {appointment_id}")
+        raise UnknownAppointment(
+            say("no appointment has the id {appointment_id}", appointment_id=appointment_id)
+        )
     return row
 
 
@@ -86,7 +89,9 @@ async def with_code(pool: asyncpg.Pool, unit: str, code: str, now: datetime) -> 
         code,
     )
     if row is None:
-        raise UnknownAppointment(f"no appointment at {unit} has the code {code}")
+        raise UnknownAppointment(
+            say("no appointment at {unit} has the code {code}", unit=unit, code=code)
+        )
     return row
 
 
@@ -124,7 +129,7 @@ async def cancel(
     appointment = await pool.fetchrow(_BY_ID, now, appointment_id)
     await replay_if_answered(pool, key)  # second: what a twin has changed it has answered by then
     _check_open(appointment, appointment_id, units)
-    raise Unavailable("the appointment was changed at the same time; try again")
+    raise Unavailable(say("the appointment was changed at the same time; try again"))
 
 
 async def check_in(
@@ -186,38 +191,59 @@ def _check_open(
 ) -> Mapping[str, Any]:
     """Refuse who may not act for an appointment, or has nothing to act on any more."""
     if appointment is None:
-        raise UnknownAppointment(f"no appointment has the id {appointment_id}")
+        raise UnknownAppointment(
+            say("no appointment has the id {appointment_id}", appointment_id=appointment_id)
+        )
     if units is not None and appointment["unit"] not in units:
-        raise NotYourUnit(f"{appointment['code']} is an appointment at {appointment['unit']}")
+        raise NotYourUnit(
+            say(
+                "{code} is an appointment at {unit}",
+                code=appointment["code"],
+                unit=appointment["unit"],
+            )
+        )
     status = appointment["status"]
     if status == "booked":
         return appointment
     told: dict[str, Any] = {"appointment_status": status, "allowed": []}
     if status == "checked_in":
         raise AppointmentOver(
-            f"{appointment['code']} was checked in: its ticket is {appointment['ticket_number']}",
+            say(
+                "{code} was checked in: its ticket is {ticket_number}",
+                code=appointment["code"],
+                ticket_number=appointment["ticket_number"],
+            ),
             ticket_id=str(appointment["ticket_id"]),
             ticket_number=appointment["ticket_number"],
             **told,
         )
     if status == "missed":
-        until = fast_json.instant(appointment["check_in_until"])
+        until = appointment["check_in_until"]
         raise AppointmentOver(
-            f"{appointment['code']} could be checked in until {until}; take a ticket instead",
-            check_in_until=until,
+            say(
+                "{code} could be checked in until {until}; take a ticket instead",
+                code=appointment["code"],
+                until=until,
+            ),
+            check_in_until=fast_json.instant(until),
             **told,
         )
-    raise AppointmentOver(f"{appointment['code']} was cancelled; book again", **told)
+    raise AppointmentOver(say("{code} was cancelled; book again", code=appointment["code"]), **told)
 
 
 def _check_time(appointment: Mapping[str, Any], now: datetime) -> None:
     if now < appointment["check_in_from"]:
-        since = fast_json.instant(appointment["check_in_from"])
-        until = fast_json.instant(appointment["check_in_until"])
+        since = appointment["check_in_from"]
+        until = appointment["check_in_until"]
         raise TooEarly(
-            f"{appointment['code']} can be checked in from {since} until {until}",
-            check_in_from=since,
-            check_in_until=until,
+            say(
+                "{code} can be checked in from {since} until {until}",
+                code=appointment["code"],
+                since=since,
+                until=until,
+            ),
+            check_in_from=fast_json.instant(since),
+            check_in_until=fast_json.instant(until),
         )
 
 

@@ -24,6 +24,7 @@ from services.queue import appointment_statements as statements
 from services.queue.domain import issuing
 from services.queue.models import AppointmentRules
 from services.queue.slots import Plan, Slot, plan_of, slot_at, slots_of
+from services.queue.words import say
 
 CODE_LETTERS: Final = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 """No 0 and O, 1, I and L, U and V: what is read aloud in a hall is understood."""
@@ -107,7 +108,7 @@ def check_day(day: date, now: datetime) -> None:
         Malformed.
     """
     if abs(day - business_day(now)) > _FAR:
-        raise malformed_field("date", f"name a day within {_FAR.days} days of today")
+        raise malformed_field("date", say("name a day within {days} days of today", days=_FAR.days))
 
 
 async def free_slots(
@@ -204,20 +205,29 @@ def check_wish(directory: Directory, unit: str, plan: Plan, wish: Wish, now: dat
         NoAppointments. NoSuchSlot: with the slots of that day.
     """
     if plan.capacity == 0:
-        raise NoAppointments(f"{unit} gives no appointments; take a ticket when you come")
+        raise NoAppointments(
+            say("{unit} gives no appointments; take a ticket when you come", unit=unit)
+        )
     last_day = business_day(now) + timedelta(days=plan.days_ahead)
     if wish.starts_at <= now:
-        raise malformed_field("starts_at", f"has passed: it is {fast_json.instant(now)}")
+        raise malformed_field("starts_at", say("has passed: it is {now}", now=now))
     if business_day(wish.starts_at) > last_day:
-        raise malformed_field("starts_at", f"{unit} gives appointments until {last_day}")
+        raise malformed_field(
+            "starts_at",
+            say("{unit} gives appointments until {last_day}", unit=unit, last_day=last_day),
+        )
     issuing.check_issue(directory, unit, wish.procedure_codes, wish.starts_at)
     hours = directory.hours(unit)
     slot = slot_at(wish.starts_at, plan, hours, directory.calendar)
     if slot is None:
         day = slots_of(business_day(wish.starts_at), plan, hours, directory.calendar)
         raise NoSuchSlot(
-            f"slots of {unit} last {plan.minutes} minutes; none begins at "
-            f"{fast_json.instant(wish.starts_at)}",
+            say(
+                "slots of {unit} last {minutes} minutes; none begins at {starts_at}",
+                unit=unit,
+                minutes=plan.minutes,
+                starts_at=wish.starts_at,
+            ),
             slots=[fast_json.instant(s.starts_at) for s in day if s.starts_at > now],
         )
     return slot
@@ -269,10 +279,15 @@ async def book(
             return str(row["body"])
         await replay_if_answered(pool, key)
         raise SlotFull(
-            f"{unit} takes nobody else at {fast_json.instant(slot.starts_at)}; choose a slot that "
-            f"is free: GET /v1/appointments?unit={unit}&date={business_day(slot.starts_at)}"
+            say(
+                "{unit} takes nobody else at {starts_at}; choose a slot that is free: "
+                "GET /v1/appointments?unit={unit}&date={day}",
+                unit=unit,
+                starts_at=slot.starts_at,
+                day=business_day(slot.starts_at).isoformat(),
+            )
         )
-    raise Unavailable("no code was free for the appointment; try again")
+    raise Unavailable(say("no code was free for the appointment; try again"))
 
 
 def _new_code() -> str:

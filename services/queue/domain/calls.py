@@ -27,8 +27,10 @@ from services.queue.domain.refusals import (
     NothingHeld,
     StillHolding,
     UnknownCounter,
+    place_of,
 )
 from services.queue.policy import oldest_now
+from services.queue.words import say
 
 _ATTEMPTS: Final = 200
 
@@ -77,7 +79,7 @@ async def call_next(
             return None
         if attempt > 2:
             await asyncio.sleep(random.uniform(0, 0.005))  # noqa: S311  (spreads callers, no secret)
-    raise Unavailable("too many counters are calling at once; call again")
+    raise Unavailable(say("too many counters are calling at once; call again"))
 
 
 async def _somebody_waits(
@@ -90,17 +92,20 @@ async def _somebody_waits(
     desk = await pool.fetchrow(statements.WHY_NOBODY, unit, counter, officer, oldest_now(now))
     await replay_if_answered(pool, key)
     if desk is None:
-        raise UnknownCounter(f"{unit} has no counter {counter}")
+        raise UnknownCounter(say("{unit} has no counter {counter}", unit=unit, counter=counter))
     if desk["held_here"]:
         raise StillHolding(
-            f"counter {counter} still holds {desk['held_here']}",
+            say("counter {counter} still holds {held}", counter=counter, held=desk["held_here"]),
             held=desk["held_here"],
             allowed=steps_from(desk["held_status"]),
         )
     if desk["held_by_officer"]:
-        raise StillHolding(f"you still hold {desk['held_by_officer']}")
+        raise StillHolding(say("you still hold {held}", held=place_of(desk["held_by_officer"])))
     if desk["state"] != "open":
-        raise CounterNotOpen(f"counter {counter} is {desk['state']}", allowed=["open"])
+        raise CounterNotOpen(
+            say("counter {counter} is {state}", counter=counter, state=desk["state"]),
+            allowed=["open"],
+        )
     return bool(desk["somebody_waits"])
 
 
@@ -144,5 +149,5 @@ async def hand_back(pool: asyncpg.Pool, unit: str, counter: int, asked: Asked) -
     )
     await replay_if_answered(pool, asked.key)  # second, as in `_somebody_waits`
     if not known:
-        raise UnknownCounter(f"{unit} has no counter {counter}")
-    raise NothingHeld(f"counter {counter} of {unit} holds nobody")
+        raise UnknownCounter(say("{unit} has no counter {counter}", unit=unit, counter=counter))
+    raise NothingHeld(say("counter {counter} of {unit} holds nobody", counter=counter, unit=unit))

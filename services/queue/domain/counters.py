@@ -12,6 +12,7 @@ from libs.contracts.queue import TicketTransferred
 from services.queue.domain.endings import announce_counter, head
 from services.queue.domain.refusals import StillHolding, UnknownCounter
 from services.queue.models import Counter, Ticket
+from services.queue.words import say
 
 
 async def set_counter(
@@ -36,7 +37,9 @@ async def set_counter(
         await session.execute(new.on_conflict_do_nothing())
     counter = await session.get(Counter, (unit, number), with_for_update=True)
     if counter is None:
-        raise UnknownCounter(f"{unit} has no counter {number}; its manager makes one")
+        raise UnknownCounter(
+            say("{unit} has no counter {number}; its manager makes one", unit=unit, number=number)
+        )
     if values["state"] == "closed":
         await _check_nobody_at(session, unit, number)
         await _release_who_waits_for(session, unit, number, at)
@@ -56,7 +59,13 @@ async def _check_nobody_at(session: AsyncSession, unit: str, number: int) -> Non
         )
     )
     if held:
-        raise StillHolding(f"counter {number} still holds {held}: finish it, or pause the counter")
+        raise StillHolding(
+            say(
+                "counter {number} still holds {held}: finish it, or pause the counter",
+                number=number,
+                held=held,
+            )
+        )
 
 
 async def _release_who_waits_for(

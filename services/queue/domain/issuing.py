@@ -17,7 +17,12 @@ from libs.contracts.directory import Directory, UnknownProcedure
 from services.queue import policy, statements, transitions
 from services.queue.domain import moves
 from services.queue.domain.moves import Asked
-from services.queue.domain.refusals import CentreClosed, NoTimeLeft, ProcedureNotOffered
+from services.queue.domain.refusals import (
+    NoTimeLeft,
+    ProcedureNotOffered,
+    closed_until,
+)
+from services.queue.words import say
 
 
 class Wish(Protocol):
@@ -95,7 +100,7 @@ async def note_print(pool: asyncpg.Pool, ticket_id: UUID, asked: Asked) -> str:
     if row is not None:
         return str(row["body"])
     await moves.refuse(pool, ticket_id, moves.PRINT_FAILED, asked)
-    raise Unavailable("the ticket is changed by others; try again")
+    raise Unavailable(say("the ticket is changed by others; try again"))
 
 
 def check_issue(
@@ -114,15 +119,13 @@ def check_issue(
         except UnknownProcedure as unknown:
             raise malformed_field(f"procedure_codes.{place}", unknown.detail) from None
         if not offered:
-            raise ProcedureNotOffered(f"{unit} does not receive dossiers of {code}")
+            raise ProcedureNotOffered(
+                say("{unit} does not receive dossiers of {code}", unit=unit, code=code)
+            )
     hours = directory.hours(unit)
     if not is_open(now, hours, directory.calendar):
         opens = next_opening(now, hours, directory.calendar)
-        written = fast_json.instant(opens) if opens else None
-        raise CentreClosed(
-            f"{unit} is closed; it opens at {written}" if written else f"{unit} does not open",
-            next_opening=written,
-        )
+        raise closed_until(opens, unit)
 
 
 def check_time_left(
@@ -150,9 +153,10 @@ def check_time_left(
     if is_open(closes, hours, calendar) or turn + margin <= closes:
         return
     opens = next_opening(closes, hours, calendar)
-    written = fast_json.instant(opens) if opens else None
+    full = say("{unit} closes at {closes} and has people for that long", unit=unit, closes=closes)
+    if opens is None:
+        raise NoTimeLeft(full, next_opening=None)
     raise NoTimeLeft(
-        f"{unit} closes at {fast_json.instant(closes)} and has people for that long: come again "
-        f"at {written}",
-        next_opening=written,
+        say("{full}: come again at {opens}", full=full, opens=opens),
+        next_opening=fast_json.instant(opens),
     )

@@ -12,7 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common import fast_json
 from libs.common.auth import Principal
 from libs.common.events import publish
-from libs.common.problems import Conflict, Forbidden, Malformed, NotFound, malformed_field
+from libs.common.problems import (
+    Conflict,
+    Forbidden,
+    NotFound,
+    malformed_field,
+    malformed_fields,
+)
 from libs.common.worktime import ZONE, business_day, next_opening, periods
 from libs.contracts.directory import Directory
 from libs.contracts.queue import (
@@ -25,7 +31,7 @@ from libs.contracts.queue import (
     TicketStarted,
 )
 from services.queue import policy
-from services.queue.domain.refusals import CentreClosed, check_unit
+from services.queue.domain.refusals import check_unit, closed_until
 from services.queue.leases import (
     LETTERS,
     IssuedOffline,
@@ -38,6 +44,7 @@ from services.queue.leases import (
 )
 from services.queue.models import KioskLease, KioskSeries, Ticket, TicketNumber
 from services.queue.statements import TICKET
+from services.queue.words import say
 
 OPEN_LEASES: Final = 5
 """How many leases of a day and line a kiosk may hold at once: one that lost its memory gets
@@ -45,8 +52,6 @@ another, one that asks in a loop does not use up the numbers."""
 
 RECONCILE_WITHIN: Final = timedelta(days=7)
 """How long after its end a lease is still taken in: later, the week's report has been sealed."""
-
-_NAMED_AT_MOST: Final = 100
 
 
 class NotYourKiosk(Forbidden):
@@ -98,7 +103,9 @@ def check_kiosk(kiosk: str, principal: Principal) -> None:
         NotYourKiosk.
     """
     if principal.subject != kiosk:
-        raise NotYourKiosk(f"this token speaks for the kiosk {principal.subject}")
+        raise NotYourKiosk(
+            say("this token speaks for the kiosk {subject}", subject=principal.subject)
+        )
 
 
 # Lending ------------------------------------------------------------------------------------------
@@ -114,9 +121,11 @@ def day_to_lend(
     """
     directory.centre(unit)
     hours, today = directory.hours(unit), business_day(now)
-    if asked is not None and not today <= asked <= today + timedelta(days=days_ahead):
+    last = today + timedelta(days=days_ahead)
+    if asked is not None and not today <= asked <= last:
         raise malformed_field(
-            "business_day", f"numbers are lent for {today} to {today + timedelta(days=days_ahead)}"
+            "business_day",
+            say("numbers are lent for {today} to {last}", today=today, last=last),
         )
     if asked is not None and periods(asked, hours, directory.calendar):
         return asked
@@ -124,13 +133,7 @@ def day_to_lend(
     opens = next_opening(since, hours, directory.calendar)
     if asked is None and opens is not None:
         return business_day(opens)
-    written = fast_json.instant(opens) if opens else None
-    raise CentreClosed(
-        f"{unit} is closed on {asked}; it opens at {written}"
-        if written
-        else f"{unit} does not open",
-        next_opening=written,
-    )
+    raise closed_until(opens, unit, asked)
 
 
 async def lend(
@@ -199,7 +202,14 @@ async def _letter(session: AsyncSession, unit: str, day: date, kiosk: str) -> st
         # Whoever was quicker has this letter, or is this kiosk: the next look tells.
         values = {"unit": unit, "business_day": day, "kiosk": kiosk, "letter": free}
         await session.execute(upsert(row).values(values).on_conflict_do_nothing())
-    raise NoSeriesLeft(f"{unit} has {len(LETTERS)} kiosks with numbers for {day} already")
+    raise NoSeriesLeft(
+        say(
+            "{unit} has {count} kiosks with numbers for {day} already",
+            unit=unit,
+            count=len(LETTERS),
+            day=day,
+        )
+    )
 
 
 async def _check_few(session: AsyncSession, unit: str, series: str, day: date) -> None:
@@ -215,8 +225,13 @@ async def _check_few(session: AsyncSession, unit: str, series: str, day: date) -
     ids = [str(held_id) for held_id in held]
     if len(ids) >= OPEN_LEASES:
         raise TooManyLeases(
-            f"this kiosk holds {len(ids)} leases of {series} for {day}: reconcile them first, also "
-            "with no tickets",
+            say(
+                "this kiosk holds {count} leases of {series} for {day}: reconcile them first, also "
+                "with no tickets",
+                count=len(ids),
+                series=series,
+                day=day,
+            ),
             leases=ids,
         )
 
@@ -250,9 +265,9 @@ async def reconcile(
     """
     lease = await session.get(KioskLease, keys.lease_id(signed), with_for_update=True)
     if lease is None:
-        raise UnknownLease("this lease is not in the books: ask for a new one")
+        raise UnknownLease(say("this lease is not in the books: ask for a new one"))
     if lease.kiosk != kiosk:
-        raise malformed_field("signed", f"was given to another kiosk than {kiosk}")
+        raise malformed_field("signed", say("was given to another kiosk than {kiosk}", kiosk=kiosk))
     check_unit(lease.unit, principal)
     contents = contents_of(issued)
     if lease.reconciled_at is None:
@@ -261,8 +276,12 @@ async def reconcile(
         await session.flush()
     elif lease.contents != contents:
         raise AlreadyReconciled(
-            f"this lease was reconciled at {fast_json.instant(lease.reconciled_at)} with "
-            f"{lease.issued} tickets, and not with these",
+            say(
+                "this lease was reconciled at {reconciled_at} with {issued} tickets, and not with "
+                "these",
+                reconciled_at=lease.reconciled_at,
+                issued=lease.issued,
+            ),
             reconciled_at=fast_json.instant(lease.reconciled_at),
             issued=lease.issued,
         )
@@ -285,14 +304,14 @@ async def _take_in(
 ) -> None:
     if now > lease.expires_at + RECONCILE_WITHIN:
         raise LeaseTooOld(
-            f"it ended at {fast_json.instant(lease.expires_at)}, more than "
-            f"{RECONCILE_WITHIN.days} days ago"
+            say(
+                "it ended at {expires_at}, more than {days} days ago",
+                expires_at=lease.expires_at,
+                days=RECONCILE_WITHIN.days,
+            )
         )
     if errors := list(mistakes(issued, lease, now)):
-        fields = ", ".join(dict.fromkeys(error["field"] for error in errors))
-        raise Malformed(
-            f"{len(errors)} value(s) to mend: {fields}"[:2000], errors=errors[:_NAMED_AT_MOST]
-        )
+        raise malformed_fields(errors)
     lives = [_life(lease, entry, promise) for entry in issued]
     if lives:
         await session.execute(insert(Ticket), [ticket for ticket, _ in lives])

@@ -27,9 +27,11 @@ from services.queue.domain.refusals import (
     StillHolding,
     UnknownCounter,
     UnknownTicket,
+    place_of,
 )
 from services.queue.statements import CALL, CALLED_AT
 from services.queue.transitions import SITTING
+from services.queue.words import say
 
 _ATTEMPTS: Final = 50
 
@@ -278,7 +280,7 @@ async def move(
             return row
         # Whoever was in the way may be gone again when the look comes.
         await refuse(pool, ticket_id, step, asked, counter=counter, **more)
-    raise Unavailable("the ticket is changed by others all the time; try again")
+    raise Unavailable(say("the ticket is changed by others all the time; try again"))
 
 
 async def refuse(
@@ -299,17 +301,27 @@ async def refuse(
     ticket = await pool.fetchrow(transitions.WHY_NOT, ticket_id, target, asked.by.subject, series)
     await replay_if_answered(pool, asked.key)
     if ticket is None:
-        raise UnknownTicket(f"no ticket has the id {ticket_id}")
+        raise UnknownTicket(say("no ticket has the id {ticket_id}", ticket_id=ticket_id))
     if asked.units is not None and ticket["unit"] not in asked.units:
-        raise NotYourUnit(f"{ticket['number']} is a ticket of {ticket['unit']}")
+        raise NotYourUnit(
+            say("{number} is a ticket of {unit}", number=ticket["number"], unit=ticket["unit"])
+        )
     _check_state(ticket, step, asked)
     held_by = ticket["officer"] if ticket["status"] in ("called", "serving") else None
     stranger = held_by not in (None, asked.by.subject) and not asked.over_others
     if stranger or counter not in (None, ticket["counter"]):
-        raise HeldElsewhere(f"{ticket['number']} was called by counter {ticket['counter']}")
+        raise HeldElsewhere(
+            say(
+                "{number} was called by counter {counter}",
+                number=ticket["number"],
+                counter=ticket["counter"],
+            )
+        )
     _check_interval(ticket, step, asked)
     if not ticket["series_served"]:
-        raise SeriesNotServed(f"no counter of {ticket['unit']} calls the series {series}")
+        raise SeriesNotServed(
+            say("no counter of {unit} calls the series {name}", unit=ticket["unit"], name=series)
+        )
     if step.desk:
         _check_desk(ticket, step, target)
     _check_free(ticket, step, asked)
@@ -322,13 +334,16 @@ def _check_state(ticket: asyncpg.Record, step: Move, asked: Asked) -> None:
     missed = status == "no_show" and ticket["ended_at"] < bounds["no_show_since"]
     if step is REISSUE and (unprinted or status == "waiting"):
         if ticket["due_at"] < bounds["oldest"]:
-            raise DayOver(f"{ticket['number']} was due at {fast_json.instant(ticket['due_at'])}")
+            number, due = ticket["number"], ticket["due_at"]
+            raise DayOver(say("{number} was due at {due}", number=number, due=due))
     elif status not in step.allowed or missed:
         allowed = [REISSUE.name] if unprinted else [] if missed else steps_from(status)
-        since = f" since {fast_json.instant(ticket['ended_at'])}, too long ago" if missed else ""
-        raise NotAllowedNow(
-            f"{ticket['number']} is {status}{since}", ticket_status=status, allowed=allowed
-        )
+        sentence = say("{number} is {status}", number=ticket["number"], status=status)
+        if missed:
+            sentence = say(
+                "{it} since {ended}, too long ago", it=sentence, ended=ticket["ended_at"]
+            )
+        raise NotAllowedNow(sentence, ticket_status=status, allowed=allowed)
 
 
 def _check_interval(ticket: asyncpg.Record, step: Move, asked: Asked) -> None:
@@ -338,8 +353,12 @@ def _check_interval(ticket: asyncpg.Record, step: Move, asked: Asked) -> None:
     again = called_at + asked.rules.recall_interval
     if called_at <= asked.now < again:
         raise CalledTooRecently(
-            f"{ticket['number']} was called at {fast_json.instant(called_at)}; call again at "
-            f"{fast_json.instant(again)}",
+            say(
+                "{number} was called at {called_at}; call again at {again}",
+                number=ticket["number"],
+                called_at=called_at,
+                again=again,
+            ),
             not_before=fast_json.instant(again),
         )
 
@@ -349,22 +368,33 @@ def _check_desk(ticket: asyncpg.Record, step: Move, target: int | None) -> None:
     if step is RECALL and ticket["status"] == "called":
         return
     if ticket["desk"] is None:
-        raise UnknownCounter(f"{ticket['unit']} has no counter {target}")
+        raise UnknownCounter(
+            say("{unit} has no counter {counter}", unit=ticket["unit"], counter=target)
+        )
     needed = ["open", "paused"] if step is TO_COUNTER else ["open"]
     if ticket["desk_state"] not in needed:
-        raise CounterNotOpen(f"counter {ticket['desk']} is {ticket['desk_state']}", allowed=needed)
+        raise CounterNotOpen(
+            say("counter {counter} is {state}", counter=ticket["desk"], state=ticket["desk_state"]),
+            allowed=needed,
+        )
 
 
 def _check_free(ticket: asyncpg.Record, step: Move, asked: Asked) -> None:
     """Refuse a call to who has somebody already, counter or officer."""
     if step in (CALL_OUT_OF_ORDER, RECALL) and ticket["held_here"]:
         raise StillHolding(
-            f"counter {ticket['desk']} still holds {ticket['held_here']}",
+            say(
+                "counter {counter} still holds {held}",
+                counter=ticket["desk"],
+                held=ticket["held_here"],
+            ),
             held=ticket["held_here"],
             allowed=steps_from(ticket["held_status"]),
         )
     takes = step in (CALL_OUT_OF_ORDER, RECALL) and not asked.over_others
     if (takes or (step is START and ticket["officer"] is None)) and ticket["held_by_caller"]:
-        raise StillHolding(f"you still hold {ticket['held_by_caller']}")
+        raise StillHolding(say("you still hold {held}", held=place_of(ticket["held_by_caller"])))
     if step is RECALL and asked.over_others and ticket["held_by_officer"]:
-        raise StillHolding(f"the officer still holds {ticket['held_by_officer']}")
+        raise StillHolding(
+            say("the officer still holds {held}", held=place_of(ticket["held_by_officer"]))
+        )

@@ -11,6 +11,7 @@ from libs.common.worktime import business_day
 from services.queue import transitions
 from services.queue.domain import moves
 from services.queue.domain.moves import TO_COUNTER, TO_SERIES, Asked, move
+from services.queue.words import say
 
 _ATTEMPTS: Final = 50
 
@@ -60,8 +61,8 @@ async def to_unit(
             return str(row["body"])
         await moves.refuse(pool, ticket_id, TO_SERIES, asked)
         if await pool.fetchval("SELECT unit FROM tickets WHERE id = $1", ticket_id) == unit:
-            raise malformed_field("unit", "the ticket waits there; name a series or a counter")
-    raise Unavailable("the ticket is changed by others all the time; try again")
+            raise malformed_field("unit", say("the ticket waits there; name a series or a counter"))
+    raise Unavailable(say("the ticket is changed by others all the time; try again"))
 
 
 async def procedures_of(pool: asyncpg.Pool, ticket_id: UUID) -> list[str]:

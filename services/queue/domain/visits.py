@@ -18,6 +18,7 @@ from libs.contracts.roles import Role
 from services.queue.domain.moves import steps_from
 from services.queue.domain.refusals import NotAllowedNow, UnknownTicket, check_unit
 from services.queue.models import Rating, Receipt, Ticket
+from services.queue.words import say
 
 
 class RatedBefore(Conflict):
@@ -47,18 +48,22 @@ async def rate(
     """
     ticket = await session.get(Ticket, ticket_id)
     if ticket is None:
-        raise UnknownTicket(f"no ticket has the id {ticket_id}")
+        raise UnknownTicket(say("no ticket has the id {ticket_id}", ticket_id=ticket_id))
     if by.role == Role.kiosk:
         check_unit(ticket.unit, by)
     if ticket.status != "finished":
         raise NotAllowedNow(
-            f"{ticket.number} is {ticket.status}: a visit is rated when it is finished",
+            say(
+                "{number} is {status}: a visit is rated when it is finished",
+                number=ticket.number,
+                status=ticket.status,
+            ),
             ticket_status=ticket.status,
             allowed=steps_from(ticket.status),
         )
     rating = Rating(ticket_id=ticket_id, score=score, reason=reason, rated_at=at)
     if not await _kept(session, Rating, rating):
-        raise RatedBefore(f"{ticket.number} has been rated")
+        raise RatedBefore(say("{number} has been rated", number=ticket.number))
     publish(session, VisitRated(**_of(ticket), at=at, score=score), at=at)
     return rating
 

@@ -1,0 +1,5 @@
+"""What the contracts say to people; in Vietnamese it stands in `vi.toml` beside this."""
+
+from libs.common.words import Speaker
+
+say = Speaker("libs.contracts")

@@ -1,0 +1,5 @@
+"""What the queue says to people; in Vietnamese it stands in `vi.toml` beside this."""
+
+from libs.common.words import Speaker
+
+say = Speaker("services.queue")
