@@ -68,7 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._patience is None and self.timeout_keep_alive_task is None and not self._busy:
             # Neither empty lines between two requests nor the rest of a body that nobody reads any
-            # more are a way to stay. (Whoever is hung up on while sending does not hear the answer.)
+            # more are a way to stay. (Who is hung up on while sending does not hear the answer.)
             self._wait_for_head()
 
     def on_message_begin(self) -> None:
