@@ -42,7 +42,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._seconds: float = settings.head_seconds
         self._head: int | None = None
         """Bytes of a head that is not whole yet, whose first piece is not counted."""
-        self._body_comes = False
         self._patience: TimerHandle | None = None
         self._refused = False
 
@@ -68,7 +67,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
         super().data_received(data)
         if self._patience is None and self.timeout_keep_alive_task is None and not self._busy:
-            # Empty lines between two requests are no head, and must not be a way to stay either.
+            # Neither empty lines between two requests nor the rest of a body that nobody reads any
+            # more are a way to stay. (Who is hung up on while sending does not hear the answer.)
             self._wait_for_head()
 
     def on_message_begin(self) -> None:
@@ -82,24 +82,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Hand the request over: what follows is the door's."""
         self._head = None
-        self._body_comes = True
         self._stop_waiting()
         super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """Note that the request is whole."""
-        self._body_comes = False
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        """Give who was answered early as much time for the rest of the body as for a head.
-
-        Nobody reads it any more, but whoever is hung up on while sending does not hear the answer.
-        """
-        super().on_response_complete()
-        idle = not (self._busy or self.transport.is_closing())  # the next may be under way
-        if self._body_comes and idle and self._patience is None:
-            self._wait_for_head()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, with a problem as everywhere."""
