@@ -13,6 +13,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from libs.common.openapi.document import Written
+from libs.common.openapi.operations import answered_anywhere
 from libs.common.settings import SERVICES
 from services.gateway.clients import Forwarder, UpstreamAway
 
@@ -88,7 +89,8 @@ def joined(own: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, An
     union["x-problem-types"] = dict(sorted(union["x-problem-types"].items()))
     for item in union["paths"].values():
         for method, call in item.items():
-            item[method] = _with_example(call)
+            answers = answered_anywhere(call.get("responses", {}), own["x-anywhere"])
+            item[method] = _with_example(call | {"responses": answers})
     return union
 
 
@@ -106,8 +108,8 @@ def _join(union: dict[str, Any], service: str, description: Mapping[str, Any]) -
         if "title" in schema:  # generators name their classes by it
             schema["title"] = known
         schemas[known] = schema
-    for place in parts.keys() - {"schemas"}:  # made by one hand, and so the same everywhere
-        union["components"][place] = union["components"].get(place, {}) | parts[place]
+    for place in parts.keys() - {"schemas"}:  # the door's own tell more: what it answers itself
+        union["components"][place] = parts[place] | union["components"].get(place, {})
     for path, item in renamed["paths"].items():
         if path not in _OPERATIONS:
             union["paths"][path] = union["paths"].get(path, {}) | item

@@ -15,6 +15,7 @@ from libs.common.problems import Conflict, Later, Problem, kinds
 from libs.contracts.roles import RULES, Role
 from services.announced.calls import description
 from services.announced.problems import page
+from services.gateway import door
 
 CALLS = {
     call["operationId"]: (method, path, call)
@@ -85,6 +86,15 @@ def test_a_call_says_what_it_does_who_may_and_every_answer(operation: str) -> No
             assert list(answer["content"]) == ["application/problem+json"]
         if status in ("429", "503") and path not in ("/livez", "/readyz"):
             assert "Retry-After" in answer["headers"]
+
+
+@pytest.mark.parametrize("operation", CALLS)
+def test_what_the_door_answers_by_itself_any_call_may_be_answered(operation: str) -> None:
+    for kind in door.REFUSALS:
+        if kind.status == 503 and operation in ("livez", "readyz"):
+            continue  # a 503 of their own
+        answer = _resolved(CALLS[operation][2]["responses"][str(kind.status)])
+        assert kind.type_uri() in answer.get("x-problems", [kind.type_uri()])
 
 
 def _resolved(answer: Any) -> Any:

@@ -197,6 +197,11 @@ def resolved(description: Any, part: Any) -> Any:
     return part
 
 
+def answer_of(description: Any, path: str) -> Any:
+    """Give what a path answers when all is well, whole."""
+    return resolved(description, description["paths"][path]["get"]["responses"]["200"])
+
+
 def joined(**described: Any) -> Any:
     """Join descriptions under the gateway's own."""
     return openapi.joined(app.openapi(), described)
@@ -206,8 +211,8 @@ async def test_services_that_give_one_name_to_two_shapes_keep_both() -> None:
     one = a_description("/a", Answer={"type": "string"}, Same={"type": "null"})
     two = a_description("/b", Answer={"type": "integer"}, Same={"type": "null"})
     union = joined(one=one, two=two)
-    assert resolved(union, union["paths"]["/a"]) == resolved(one, one["paths"]["/a"])
-    assert resolved(union, union["paths"]["/b"]) == resolved(two, two["paths"]["/b"])
+    assert answer_of(union, "/a") == answer_of(one, "/a")
+    assert answer_of(union, "/b") == answer_of(two, "/b")
     assert sum("Same" in name for name in union["components"]["schemas"]) == 1
 
 
@@ -221,14 +226,14 @@ async def test_a_shape_that_differs_only_in_what_it_refers_to_is_kept_too() -> N
     union = joined(**described)
     for name, own in described.items():
         path = f"/{name}"
-        assert resolved(union, union["paths"][path]) == resolved(own, own["paths"][path])
+        assert answer_of(union, path) == answer_of(own, path)
 
 
 async def test_a_path_that_two_services_share_keeps_the_methods_of_both() -> None:
     one: Any = {"paths": {"/a": {"get": {}}}}
     two: Any = {"paths": {"/a": {"post": {}}}}
     union = joined(one=one, two=two)
-    assert union["paths"]["/a"] == {"get": {}, "post": {}}
+    assert union["paths"]["/a"].keys() == {"get", "post"}
 
 
 async def test_a_service_that_is_away_is_named() -> None:

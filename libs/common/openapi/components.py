@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from libs.common.problems import PROBLEM_JSON, Later, Problem, Unauthenticated
+from libs.common.problems import (
+    PROBLEM_JSON,
+    Later,
+    Problem,
+    TooManyRequests,
+    Unauthenticated,
+)
 
 Part = dict[str, Any]
 
@@ -76,6 +82,14 @@ _HEADERS: Final[Mapping[str, Part]] = {
         "description": "After how many seconds the same call may succeed.",
         "schema": {"type": "integer", "minimum": 0},
     },
+    "RateLimit": {
+        "description": "What is left, and until when (draft-ietf-httpapi-ratelimit-headers).",
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Policy": {
+        "description": "Which limit it was.",
+        "schema": {"type": "string"},
+    },
     "WWW-Authenticate": {
         "description": "Which credentials would be taken.",
         "schema": {"type": "string"},
@@ -108,6 +122,8 @@ def problem_answer(kind: type[Problem]) -> Part:
 
 
 def _headers_of(kind: type[Problem]) -> list[str]:
+    if issubclass(kind, TooManyRequests):
+        return ["Retry-After", "RateLimit", "RateLimit-Policy"]
     if issubclass(kind, Later):
         return ["Retry-After"]
     return ["WWW-Authenticate"] if issubclass(kind, Unauthenticated) else []

@@ -6,7 +6,7 @@ parameter that there is no such thing, one that the table of rights closes to so
 closed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from libs.common.auth import NOBODY
@@ -41,11 +41,12 @@ def refusals(*refused: type[Problem]) -> dict[int | str, Part]:
     return answers
 
 
-def completed(document: Part, access: Access | None, others: Iterable[type[Problem]] = ()) -> Part:
+def completed(document: Part, access: Access | None, others: Sequence[type[Problem]] = ()) -> Part:
     """Complete a service's description in place, and give it back.
 
-    `others` may be answered to any call, by what stands before the routes. What only FastAPI's own
-    refusals would have used is taken out: ours are problems.
+    `others` may be answered to any call, by what stands before the routes: `x-anywhere` tells these
+    answers by status, for whoever joins this description with those of services behind it. What
+    only FastAPI's own refusals would have used is taken out: ours are problems.
     """
     anyway: tuple[type[Problem], ...] = (MethodNotAllowed, *others)
     used = {kind.type_uri(): kind for kind in anyway}
@@ -62,12 +63,24 @@ def completed(document: Part, access: Access | None, others: Iterable[type[Probl
                 _without_titles({"items": parameter["schema"]})
             implied = _implied(call, method, path, right, access)
             used |= _answer_by_problems(call, schemas, implied)
-    general = {kind.__name__: problem_answer(kind) for kind in used.values() if _is_general(kind)}
-    parts = components(dict(sorted(general.items())))
-    for place, found in parts.items():
+    answers = {kind.__name__: problem_answer(kind) for kind in used.values() if _is_general(kind)}
+    document["x-anywhere"] = {}
+    for status, some in _by_status([*EVERYWHERE, *others]).items():
+        name = next(iter(some.values())).__name__
+        answers[name] = _described(some)
+        document["x-anywhere"][status] = {"$ref": f"#/components/responses/{name}"}
+    for item in document["paths"].values():
+        for call in item.values():
+            call["responses"] = answered_anywhere(call["responses"], document["x-anywhere"])
+    for place, found in components(dict(sorted(answers.items()))).items():
         document["components"][place] = document["components"].get(place, {}) | found
     document["x-problem-types"] = listed(used.values())
     return document
+
+
+def answered_anywhere(own: Part, anywhere: Part) -> Part:
+    """Give a call's answers, by status, with those that any call may get."""
+    return dict(sorted((anywhere | own).items()))
 
 
 def _without_titles(schema: Part) -> None:
@@ -83,7 +96,11 @@ def _without_titles(schema: Part) -> None:
 def listed(some: Iterable[type[Problem]]) -> Part:
     """List kinds of problems, with what to do about them, by their URI."""
     return {
-        kind.type_uri(): {"status": kind.status, "title": kind.title(), "remedy": kind.remedy()}
+        kind.type_uri(): {
+            "status": kind.status,
+            "title": str(kind.title()),
+            "remedy": kind.remedy(),
+        }
         for kind in sorted(some, key=lambda kind: kind.type_uri())
     }
 
@@ -146,24 +163,33 @@ def _answer_by_problems(
     known = kinds()
     named = [uri for answer in call["responses"].values() for uri in answer.get("x-problems", ())]
     named += _of_values(call, schemas)
-    found = [*implied, *(known[uri] for uri in named)]
-    by_status: dict[str, dict[str, type[Problem]]] = {}
-    for kind in found:
-        by_status.setdefault(str(kind.status), {})[kind.type_uri()] = kind
+    by_status = _by_status([*implied, *(known[uri] for uri in named)])
     for status, some in by_status.items():
         # Health answers 503 in a shape of its own, and FastAPI every 422 in one that is not ours.
         if status == "422" or "content" not in call["responses"].get(status, {}):
             call["responses"][status] = _answer(some)
-    call["responses"] = dict(sorted(call["responses"].items()))
     return {uri: kind for some in by_status.values() for uri, kind in some.items()}
 
 
+def _by_status(some: Iterable[type[Problem]]) -> dict[str, dict[str, type[Problem]]]:
+    found: dict[str, dict[str, type[Problem]]] = {}
+    for kind in some:
+        found.setdefault(str(kind.status), {})[kind.type_uri()] = kind
+    return found
+
+
 def _answer(some: Mapping[str, type[Problem]]) -> Part:
-    special = {uri: kind for uri, kind in some.items() if not _is_general(kind)}
-    if not special:
-        (kind,) = some.values()
-        return {"$ref": f"#/components/responses/{kind.__name__}"}
-    first = next(iter(special.values()))
+    """Describe the answer of a status; where it is of a general kind alone, it stands elsewhere."""
+    first, *others = some.values()
+    if _is_general(first) and not others:
+        return {"$ref": f"#/components/responses/{first.__name__}"}
+    return _described(some)
+
+
+def _described(some: Mapping[str, type[Problem]]) -> Part:
+    first, *others = some.values()
+    if _is_general(first) and not others:
+        return problem_answer(first)
     lines = [f"- `{uri.rpartition(':')[2]}`: {kind.title()}" for uri, kind in some.items()]
     return problem_answer(first) | {"description": "\n".join(lines), "x-problems": list(some)}
 
