@@ -7,7 +7,9 @@ from starlette.types import Message, Receive, Scope
 
 from libs.common.problems import HeadTooLarge, NotHttp, Problem, TooLarge, TooSlow, UrlTooLong
 from libs.common.settings import Settings
+from libs.common.words import Words
 from services.gateway.refusals import REFUSED
+from services.gateway.words import say
 
 _ONCE: Final = frozenset(
     {b"host", b"content-length", b"content-type", b"idempotency-key", b"transfer-encoding"}
@@ -31,25 +33,38 @@ def check_head(scope: Scope, settings: Settings) -> None:
     """
     url = len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])
     if url > settings.url_bytes:
-        _refuse("url", UrlTooLong(f"{url} bytes; at most {settings.url_bytes} are taken"))
+        _refuse("url", UrlTooLong(_bytes(url, settings.url_bytes)))
     size, seen = 0, set()
     for name, value in scope["headers"]:
         size += len(name) + len(value)
         if name in _ONCE:
             if name in seen:
-                raise NotHttp(f"{name.decode()} was sent more than once")
+                raise NotHttp(say("{header} was sent more than once", header=name.decode()))
             seen.add(name)
         if name == b"transfer-encoding" and value.lower() != b"chunked":
-            raise NotHttp("of transfer codings only chunked is understood")
+            raise NotHttp(say("of transfer codings only chunked is understood"))
     if size > settings.head_bytes:
-        _refuse("head", HeadTooLarge(f"{size} bytes; at most {settings.head_bytes} are taken"))
+        _refuse("head", HeadTooLarge(_bytes(size, settings.head_bytes)))
     fields = len(scope["headers"])
     if fields > settings.head_fields:
-        _refuse("head", HeadTooLarge(f"{fields} headers; at most {settings.head_fields} are taken"))
+        _refuse(
+            "head",
+            HeadTooLarge(
+                say(
+                    "{sent} headers; at most {most} are taken",
+                    sent=fields,
+                    most=settings.head_fields,
+                )
+            ),
+        )
     if scope["http_version"] == "0.9":
-        raise NotHttp("HTTP/0.9 has no headers; speak HTTP/1.1")
+        raise NotHttp(say("HTTP/0.9 has no headers; speak HTTP/1.1"))
     if b"host" not in seen and scope["http_version"] != "1.0":
-        raise NotHttp("the Host header is missing")
+        raise NotHttp(say("the Host header is missing"))
+
+
+def _bytes(sent: int, most: int) -> Words:
+    return say("{sent} bytes; at most {most} are taken", sent=sent, most=most)
 
 
 def is_upload(scope: Scope) -> bool:
@@ -88,7 +103,10 @@ async def taken_in(scope: Scope, receive: Receive, settings: Settings) -> Receiv
         async with asyncio.timeout(settings.body_seconds):
             scope[WHOLE] = await _collected(bounded)
     except TimeoutError:
-        _refuse("slow-body", TooSlow(f"the body took longer than {settings.body_seconds:g} s"))
+        _refuse(
+            "slow-body",
+            TooSlow(say("the body took longer than {seconds:g} s", seconds=settings.body_seconds)),
+        )
     return _again(scope[WHOLE], receive)
 
 
@@ -96,7 +114,7 @@ def _declared(scope: Scope) -> int | None:
     for name, value in scope["headers"]:
         if name == b"content-length":
             if not value.isdigit():
-                raise NotHttp("Content-Length is not a number")
+                raise NotHttp(say("Content-Length is not a number"))
             return int(value)
     return None
 
@@ -108,7 +126,7 @@ def has_body(scope: Scope) -> bool:
 
 def _too_large(most: int) -> TooLarge:
     # The connection stays: whoever hangs up on somebody who still sends is not heard.
-    return TooLarge(f"at most {most} bytes are taken here")
+    return TooLarge(say("at most {most} bytes are taken here", most=most))
 
 
 def _refuse(reason: str, problem: Problem) -> NoReturn:
@@ -128,7 +146,10 @@ def _bounded(receive: Receive, most: int, silence: float) -> Receive:
             async with asyncio.timeout(silence):
                 message = await receive()
         except TimeoutError:
-            _refuse("slow-body", TooSlow(f"nothing of the body came for {silence:g} s"))
+            _refuse(
+                "slow-body",
+                TooSlow(say("nothing of the body came for {seconds:g} s", seconds=silence)),
+            )
         size += len(message.get("body", b""))
         if size > most:
             _refuse("body", _too_large(most))

@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge
 
 from libs.common.settings import SERVICES
 from services.gateway.refusals import REFUSED, CircuitOpen
+from services.gateway.words import say
 
 log = structlog.get_logger()
 
@@ -72,7 +73,7 @@ class Circuit:
     def _refuse(self, left: float) -> NoReturn:
         REFUSED.labels("circuit").inc()
         raise CircuitOpen(
-            f"the {self._service} service does not answer",
+            say("the {service} service does not answer", service=self._service),
             retry_after=max(1, ceil(left)),
             service=self._service,
         )

@@ -256,7 +256,9 @@ def _unsent(failure: Exception) -> bool:
 
 def _away(service: str, failure: Exception) -> UpstreamAway:
     log.warning("upstream.away", upstream=service, error=type(failure).__name__)
-    return UpstreamAway(f"the {service} service does not answer", service=service)
+    return UpstreamAway(
+        say("the {service} service does not answer", service=service), service=service
+    )
 
 
 @asynccontextmanager

@@ -10,9 +10,11 @@ from prometheus_client import Gauge
 from starlette.types import Scope
 
 from libs.common.settings import SERVICES, Settings
+from libs.common.words import Words
 from services.gateway.addresses import caller_of
 from services.gateway.bodies import is_upload
 from services.gateway.refusals import REFUSED, Busy
+from services.gateway.words import say
 
 OPEN: Final = Gauge(
     "motcua_gateway_open", "Calls under way to a service, open uploads and streams.", ("what",)
@@ -68,20 +70,26 @@ class Gates:
 
     def _refuse(self, service: str, bound: str) -> None:
         REFUSED.labels(bound).inc()
-        raise Busy(
-            f"{self._bounds[bound]} {_WORDS[bound].format(service)} are under way already",
-            service=service,
-            limit=bound,
-        )
+        words = _words(bound, self._bounds[bound], service)
+        raise Busy(words, service=service, limit=bound)
 
 
-_WORDS: Final = {
-    "upstream-calls": "calls to the {} service",
-    "door-calls": "calls to all services",
-    "door-uploads": "uploads",
-    "door-streams": "live streams",
-    "address-streams": "live streams of this address",
-}
+def _words(bound: str, most: int, service: str) -> Words:
+    match bound:
+        case "upstream-calls":
+            return say(
+                "{most} calls to the {service} service are under way already",
+                most=most,
+                service=service,
+            )
+        case "door-calls":
+            return say("{most} calls to all services are under way already", most=most)
+        case "door-uploads":
+            return say("{most} uploads are under way already", most=most)
+        case "door-streams":
+            return say("{most} live streams are open already", most=most)
+        case _:
+            return say("{most} live streams of this address are open already", most=most)
 
 
 def _places(service: str, scope: Scope) -> tuple[tuple[str, str], ...]:

@@ -19,7 +19,9 @@ from redis.exceptions import RedisError
 
 from libs.common.problems import TooManyRequests
 from libs.common.settings import Settings
+from libs.common.words import Words
 from services.gateway.refusals import REFUSED
+from services.gateway.words import say
 
 log = structlog.get_logger()
 
@@ -124,11 +126,10 @@ _EMPTY: Final = (0.0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit, by name, and in words what it is on."""
+    """One limit, by name."""
 
     name: str
     item: RateLimitItem
-    words: str
 
     @property
     def seconds(self) -> int:
@@ -136,14 +137,36 @@ class Limit:
         return int(self.item.get_expiry())
 
 
-_WORDS: Final = {
-    "anonymous-reads": "calls without credentials that read are limited to {} for each address",
-    "anonymous-writes": (
-        "calls without credentials that change something are limited to {} for each address"
-    ),
-    "wrong-credentials": "calls with wrong credentials are limited to {} for each address",
-    "named": "calls are limited to {} for each token's subject or API key",
-}
+def _words(limit: str, quota: Words, wait: int) -> Words:
+    match limit:
+        case "anonymous-reads":
+            return say(
+                "calls without credentials that read are limited to {quota} for each address; "
+                "come again in {wait} s",
+                quota=quota,
+                wait=wait,
+            )
+        case "anonymous-writes":
+            return say(
+                "calls without credentials that change something are limited to {quota} for each "
+                "address; come again in {wait} s",
+                quota=quota,
+                wait=wait,
+            )
+        case "wrong-credentials":
+            return say(
+                "calls with wrong credentials are limited to {quota} for each address; "
+                "come again in {wait} s",
+                quota=quota,
+                wait=wait,
+            )
+        case _:
+            return say(
+                "calls are limited to {quota} for each token's subject or API key; "
+                "come again in {wait} s",
+                quota=quota,
+                wait=wait,
+            )
 
 
 class Rates:
@@ -158,9 +181,7 @@ class Rates:
             "named": settings.named_rate,
         }
         self._limits = {
-            name: Limit(name, parse(rate), _WORDS[name])
-            for name, rate in told.items()
-            if rate != "none"
+            name: Limit(name, parse(rate)) for name, rate in told.items() if rate != "none"
         }
         self._alone = SlidingWindowCounterRateLimiter(Counters())
         self._shared = SlidingWindowCounterRateLimiter(shared) if shared else None
@@ -213,9 +234,9 @@ class Rates:
     async def _refuse(self, limit: Limit, caller: str) -> None:
         stats = await self._ask("get_window_stats", limit.item, caller)
         wait = max(1, ceil(stats.reset_time - time.time()))
-        quota = f"{limit.item.amount} in {limit.seconds} s"
+        quota = say("{amount} in {seconds} s", amount=limit.item.amount, seconds=limit.seconds)
         problem = TooManyRequests(
-            f"{limit.words.format(quota)}; come again in {wait} s",
+            _words(limit.name, quota, wait),
             retry_after=wait,
             limit=limit.name,
         )

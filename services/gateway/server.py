@@ -23,6 +23,7 @@ from libs.common.settings import Settings
 from libs.common.trace import continue_trace
 from services.gateway.addresses import PEER
 from services.gateway.refusals import REFUSED
+from services.gateway.words import say
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -63,7 +64,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head += len(data)
             if self._head > self._most:
                 REFUSED.labels("head").inc()
-                self._refuse(HeadTooLarge(f"at most {self._most} bytes are taken"))
+                self._refuse(
+                    HeadTooLarge(say("at most {most} bytes are taken here", most=self._most))
+                )
                 return
         super().data_received(data)
         if self._patience is None and self.timeout_keep_alive_task is None and not self._busy:
@@ -107,7 +110,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()  # it never began
             return
         REFUSED.labels("slow-head").inc()
-        self._refuse(TooSlow(f"the head took longer than {self._seconds:g} s"))
+        self._refuse(TooSlow(say("the head took longer than {seconds:g} s", seconds=self._seconds)))
 
     def _refuse(self, problem: Problem) -> None:
         """Answer and hang up; behind an answer that is still under way, only hang up."""
@@ -119,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         trace = continue_trace(None)
-        body = problem_response(problem).body
+        body = problem_response(problem, {"headers": []}).body  # whose language is not known yet
         lines = [
             f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",
             f"content-type: {PROBLEM_JSON}",

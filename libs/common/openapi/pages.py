@@ -13,6 +13,7 @@ from fastapi.responses import Response
 
 from libs.common.openapi.document import Written
 from libs.common.problems import NotFound
+from libs.common.words import say
 
 router = APIRouter(include_in_schema=False)
 
@@ -47,6 +48,6 @@ async def docs(request: Request) -> Response:
 async def docs_file(request: Request, name: str) -> Response:
     """Give what that page is made of."""
     if name not in _FILES:
-        raise NotFound(f"that page is not made of {name}")
+        raise NotFound(say("no page is made of {name}", name=name))
     package, folder, media_type = _FILES[name]
     return _file(package, folder, name, media_type).answer(request)
