@@ -115,7 +115,7 @@ def headers(*names: str) -> Part:
 def problem_answer(kind: type[Problem]) -> Part:
     """Describe the answer of one kind of problem."""
     return {
-        "description": kind.title(),
+        "description": str(kind.title()),
         "headers": headers("X-Trace-Id", "Content-Language", *_headers_of(kind)),
         "content": {PROBLEM_JSON: {"schema": {"$ref": PROBLEM}}},
     }
