@@ -138,7 +138,10 @@ class Conflict(Problem):
 
 
 class TooSlow(Problem):
-    """The request did not come in within its time."""
+    """The request did not come in within its time.
+
+    Send it again, over a better line or in smaller parts, with the same idempotency key.
+    """
 
     status = 408
 
@@ -157,13 +160,19 @@ class TooLarge(Problem):
 
 
 class UrlTooLong(Problem):
-    """The address is longer than any that exists here."""
+    """The address is longer than any that exists here.
+
+    Ask for fewer things at once.
+    """
 
     status = 414
 
 
 class HeadTooLarge(Problem):
-    """The headers are more, or larger, than any call here needs."""
+    """The headers are more, or larger, than any call here needs.
+
+    Leave out what the call does not need, cookies first.
+    """
 
     status = 431
 

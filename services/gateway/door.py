@@ -13,7 +13,14 @@ from libs.common.auth import Principal, bearer
 from libs.common.consumer import Broadcast
 from libs.common.health import Check
 from libs.common.issuers import TokenSigner, gateway_key
-from libs.common.problems import NotHttp, Unauthenticated
+from libs.common.problems import (
+    HeadTooLarge,
+    NotHttp,
+    TooLarge,
+    TooSlow,
+    Unauthenticated,
+    UrlTooLong,
+)
 from libs.common.settings import SERVICES
 from libs.contracts.following import following_registry
 from libs.contracts.queue import QueueLoad
@@ -26,6 +33,7 @@ from services.gateway.directory import City
 from services.gateway.gates import Gates
 from services.gateway.openapi import Union
 from services.gateway.rates import Rates, counting
+from services.gateway.refusals import Busy, CircuitOpen
 from services.gateway.words import say
 
 _BY_FIRST_SEGMENT: Final = {
@@ -55,7 +63,9 @@ class TwoMeanings(NotHttp):
     """
 
 
-REFUSALS: Final = (TwoMeanings, UpstreamAway)
+REFUSALS: Final = (
+    TwoMeanings, UpstreamAway, CircuitOpen, Busy, TooSlow, TooLarge, UrlTooLong, HeadTooLarge
+)  # fmt: skip
 """What the door may answer to any call, whichever service it is for."""
 
 
