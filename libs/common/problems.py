@@ -318,11 +318,13 @@ def _sentence(entry: Mapping[str, Any]) -> str:
     told = entry.get("ctx", {})
     if entry["type"] == "json_invalid":
         return say("not JSON: {error}", error=told.get("error", "unreadable"))
-    error = told.get("error")
-    if isinstance(error, ValueError) and error.args:
-        return error.args[0] if isinstance(error.args[0], str) else str(error)
+    if isinstance(told.get("error"), ValueError) and told["error"].args:
+        ours = told["error"].args[0]
+        if isinstance(ours, Words):
+            return ours
+    english = str(entry["msg"]).removeprefix("Value error, ")
     values = told | {"expected": str(told.get("expected")).replace(" or ", ", ")}
-    return Words(str(entry["msg"]), "libs.common", f"pydantic {entry['type']}", values)
+    return Words(english, "libs.common", f"pydantic {entry['type']}", values)
 
 
 def _of_http(error: HTTPException) -> Problem:

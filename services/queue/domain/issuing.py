@@ -17,11 +17,7 @@ from libs.contracts.directory import Directory, UnknownProcedure
 from services.queue import policy, statements, transitions
 from services.queue.domain import moves
 from services.queue.domain.moves import Asked
-from services.queue.domain.refusals import (
-    NoTimeLeft,
-    ProcedureNotOffered,
-    closed_until,
-)
+from services.queue.domain.refusals import NoTimeLeft, ProcedureNotOffered, closed_until
 from services.queue.words import say
 
 

@@ -12,13 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from libs.common import fast_json
 from libs.common.auth import Principal
 from libs.common.events import publish
-from libs.common.problems import (
-    Conflict,
-    Forbidden,
-    NotFound,
-    malformed_field,
-    malformed_fields,
-)
+from libs.common.problems import Conflict, Forbidden, NotFound, malformed_field, malformed_fields
 from libs.common.worktime import ZONE, business_day, next_opening, periods
 from libs.contracts.directory import Directory
 from libs.contracts.queue import (
