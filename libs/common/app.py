@@ -23,6 +23,8 @@ from libs.common.health import Health
 from libs.common.issuers import trust_issuers
 from libs.common.migrate import AUDIT, missing_revision
 from libs.common.observability import OUTBOX_AGE, Observed, configure_logging
+from libs.common.openapi import document, pages
+from libs.common.openapi.operations import completed
 from libs.common.outbox import Relay, prune, watch_outbox
 from libs.common.routes import Access, guarded
 from libs.common.settings import Settings
@@ -77,6 +79,8 @@ class Service:
     database: bool = True
     wrap: Callable[[ASGIApp, FastAPI], ASGIApp] | None = None
     """Puts an app of its own before the routes (the gateway's door)."""
+    refuses: Sequence[type[problems.Problem]] = ()
+    """What that app answers by itself, to be described with the rest."""
     own_openapi: bool = False
     """Whether the service describes more than its own routes, and does so itself."""
     topics: Sequence[str] = ()
@@ -89,6 +93,13 @@ class _App(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         return problems.LimitAsProblem(super().build_middleware_stack())
 
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = completed(
+                super().openapi(), self.state.access, self.state.refuses
+            )
+        return self.openapi_schema
+
 
 def create_app(service: Service) -> FastAPI:
     """Build a service's ASGI app; nothing is read or opened before its lifespan starts."""
@@ -98,15 +109,17 @@ def create_app(service: Service) -> FastAPI:
         version="1",
         lifespan=_lifespan(service),
         separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,
         max_body_size=service.body_limit,
         # A redirect would lead to whatever host the caller has named.
         redirect_slashes=False,
-        openapi_url=None if service.own_openapi else "/openapi.json",
+        openapi_url=None,  # FastAPI's own pages would ask others for their scripts
     )
     problems.install(app)
     app.add_exception_handler(idempotency.Replay, idempotency.on_replay)
-    app.state.access = service.access
-    for router in (health.router, *service.routers):
+    app.state.access, app.state.refuses = service.access, service.refuses
+    own = () if service.own_openapi else (document.router,)
+    for router in (health.router, pages.router, *own, *service.routers):
         app.include_router(guarded(router))
     if service.wrap is not None:
         app.add_middleware(_Wrapped, wrap=service.wrap, fastapi=app)

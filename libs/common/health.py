@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from libs.common import fast_json
+from libs.common.fields import Out
 
 Check = Callable[[], Awaitable[str | None]]
 """Answers what is wrong, in words for an operator, or None."""
@@ -58,6 +59,32 @@ async def _run(checks: dict[str, Check]) -> dict[str, str | None]:
     return dict(zip(checks, await asyncio.gather(*map(one, checks.values())), strict=True))
 
 
+class Liveness(Out):
+    """Whether the process is worth keeping, and which background tasks of it have died."""
+
+    status: Literal["alive", "dead"]
+    dead_tasks: list[str]
+
+
+class Readiness(Out):
+    """What was checked, in words for an operator: `ok`, or what is wrong."""
+
+    status: Literal["ready", "degraded", "not ready"]
+    checks: dict[str, str]
+    not_ready: dict[str, str] | None = None
+    degraded: dict[str, str] | None = None
+
+
+class About(Out):
+    """What runs here, and by which clock."""
+
+    service: str
+    version: str
+    revision: str | None
+    profile: str
+    clock: dict[str, Any]
+
+
 router = APIRouter(tags=["operations"])
 
 
@@ -65,27 +92,31 @@ def _json(body: Any, status: int = 200) -> Response:
     return Response(fast_json.dumps(body), status_code=status, media_type="application/json")
 
 
-@router.get("/livez")
+def _or_503(shape: type[Out], words: str) -> dict[int | str, dict[str, Any]]:
+    return {503: {"model": shape, "description": words}}
+
+
+@router.get("/livez", response_model=Liveness, responses=_or_503(Liveness, "A task has died."))
 async def livez(request: Request) -> Response:
     """Whether this process is worth keeping: no background task of it has died."""
     dead = request.state.health.dead_tasks()
     return _json({"status": "dead" if dead else "alive", "dead_tasks": dead}, 503 if dead else 200)
 
 
-@router.get("/readyz")
+@router.get("/readyz", response_model=Readiness, responses=_or_503(Readiness, "Not ready."))
 async def readyz(request: Request) -> Response:
     """Whether requests may come: 503 names what is missing, a 200 what is degraded."""
     status, body = await request.state.health.report()
     return _json(body, status)
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics() -> Response:
     """Give this process's metrics in Prometheus' text format."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/version")
+@router.get("/version", response_model=About, operation_id="show_version")
 async def about(request: Request) -> Response:
     """Tell version, profile and the clock in use, from which a simulator can follow it."""
     settings = request.state.settings

@@ -50,6 +50,15 @@ class Problem(Exception):
         """Say in one sentence what this kind of problem is: the class's docstring."""
         return (cls.__doc__ or cls.__name__).strip().splitlines()[0]
 
+    @classmethod
+    def remedy(cls) -> str:
+        """Say what to do about it: what the docstring adds, or that of the nearest parent."""
+        for kind in cls.__mro__:
+            _, _, words = (kind.__doc__ or "").partition("\n\n")
+            if issubclass(kind, Problem) and words:
+                return " ".join(words.split())
+        return ""
+
     def body(self) -> dict[str, Any]:
         """Give the members of the problem document."""
         document: dict[str, Any] = {
@@ -65,13 +74,19 @@ class Problem(Exception):
 
 
 class NotHttp(Problem):
-    """The request is not HTTP as it should be."""
+    """The request is not HTTP as it should be.
+
+    Mend it as `detail` says: sent again as it is, it is refused again.
+    """
 
     status = 400
 
 
 class Unauthenticated(Problem):
-    """Credentials are missing or not valid."""
+    """Credentials are missing or not valid.
+
+    Send a valid access token or API key; get a new token where the old one has run out.
+    """
 
     status = 401
 
@@ -81,49 +96,74 @@ class Unauthenticated(Problem):
 
 
 class Forbidden(Problem):
-    """You may not do this."""
+    """You may not do this.
+
+    Call as somebody who may: `detail` names the role or the unit.
+    """
 
     status = 403
 
 
 class NotFound(Problem):
-    """There is no such thing."""
+    """There is no such thing.
+
+    Check the code or id: nothing goes by it.
+    """
 
     status = 404
 
 
 class MethodNotAllowed(Problem):
-    """This address does not take that method."""
+    """This address does not take that method.
+
+    Use one of those that the header `Allow` names.
+    """
 
     status = 405
 
 
 class Conflict(Problem):
-    """The present state does not allow this."""
+    """The present state does not allow this.
+
+    Look at the present state, which `detail` tells, and take a step that it allows; where there is
+    an `allowed`, it lists them.
+    """
 
     status = 409
 
 
 class TooLarge(Problem):
-    """The body is larger than this address takes."""
+    """The body is larger than this address takes.
+
+    Send less.
+    """
 
     status = 413
 
 
 class UnsupportedMediaType(Problem):
-    """The body's media type is not taken here."""
+    """The body's media type is not taken here.
+
+    Send JSON, with `Content-Type: application/json`.
+    """
 
     status = 415
 
 
 class Malformed(Problem):
-    """The request is malformed or a value is out of range."""
+    """The request is malformed or a value is out of range.
+
+    Mend every field that `errors` names.
+    """
 
     status = 422
 
 
 class Later(Problem):
-    """The same call may succeed later."""
+    """The same call may succeed later.
+
+    Send it again after `Retry-After` seconds, with the same idempotency key.
+    """
 
     status = 503
 
@@ -133,7 +173,10 @@ class Later(Problem):
 
 
 class TooManyRequests(Later):
-    """Too many calls came in too short a time."""
+    """Too many calls came in too short a time.
+
+    Wait for `Retry-After` seconds, then go on more slowly.
+    """
 
     status = 429
 
@@ -145,7 +188,11 @@ class Unavailable(Later):
 
 
 class Unexpected(Problem):
-    """An unexpected error happened on our side; it has been logged."""
+    """An unexpected error happened on our side; it has been logged.
+
+    Send the call again with the same idempotency key; if that does not help, give the operators the
+    `trace_id`.
+    """
 
     status = 500
 
@@ -157,6 +204,17 @@ _BY_STATUS: dict[int, type[Problem]] = {
         UnsupportedMediaType, Malformed, TooManyRequests, Unavailable,
     )
 }  # fmt: skip
+
+
+def kinds() -> dict[str, type[Problem]]:
+    """Give every kind of problem that this process knows, by its URI."""
+    found: dict[str, type[Problem]] = {}
+    waiting = Problem.__subclasses__()
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        found[kind.type_uri()] = kind
+    return found
 
 
 def field_error(field: str, message: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """What happens to every request before and after its route: may it, and what the audit keeps."""
 
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from libs.common.audit import Entry, HotPool
 from libs.common.auth import NOBODY, Principal, caller
 from libs.common.db import refused_value, transient
-from libs.common.problems import Problem
+from libs.common.problems import Forbidden, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,20 @@ Guard = Callable[[Request, Principal, str], Ruling]
 """Rules on a call to a route, named by its template; what has no rule is refused."""
 
 
+class Right(Protocol):
+    """What the rules say of a route, as far as its description tells it."""
+
+    @property
+    def scope(self) -> str:
+        """Name what is done."""
+        ...
+
+    @property
+    def may(self) -> Mapping[str, str]:
+        """Tell for which units a role may do it: `any`, or its `own`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """Who may call a service."""
@@ -39,6 +53,12 @@ class Access:
     guard: Guard
     roles: Mapping[str, Collection[str]]
     """The roles there are, each with those it includes."""
+    rights: Mapping[tuple[str, str], Right] = field(default_factory=dict)
+    """What the guard goes by, by method and route."""
+    foreign: type[Problem] = Forbidden
+    """By what a call for a unit of others is refused."""
+    with_keys: Collection[str] = ()
+    """Roles whose holders may show an API key instead of a token."""
 
 
 class EdgeRoute(APIRoute):

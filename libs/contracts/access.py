@@ -41,7 +41,9 @@ def guard(request: Request, principal: Principal, route: str) -> Ruling:
     return Ruling(foreign, rule.audited, unit)
 
 
-ACCESS: Final = Access(guard, INCLUDES)
+ACCESS: Final = Access(
+    guard, INCLUDES, RULES, foreign=NotYourUnit, with_keys=(Role.kiosk, Role.portal)
+)
 """What every service's `main` names."""
 
 _LET_IN: Final = Ruling()

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 UNIT_CODE = re.compile(r"(?=.{3,35}\Z)[A-Y][0-9]{2}(\.[0-9A-Z]+)*\Z")
 OTHER_SCHEME = re.compile(r"Z[0-9]{2}(\.[0-9A-Z]{1,32})?\Z")
 DOSSIER_CODE = re.compile(
     r"(?P<unit>[A-Z0-9]+(?:\.[A-Z0-9]+)*)-(?P<date>\d{6}|\d{8})-(?P<seq>\d{4,7})\Z", re.ASCII
 )
+_UNIT_NAME = r"^(gso:[0-9]{2,5}|[0-9A-Z.]+)$"
 PROCEDURE_CODE = re.compile(r"[1-9]\.\d{6}(\.\d{2})?(\.000\.00\.00\.[A-Z]\d{2})?\Z", re.ASCII)
 
 
@@ -39,18 +40,47 @@ def _procedure_code(value: str) -> str:
     return value
 
 
-UnitCode = Annotated[str, AfterValidator(_unit_code)]
+UnitCode = Annotated[
+    str,
+    AfterValidator(_unit_code),
+    Field(json_schema_extra={"format": "unit-code", "examples": ["H29.26740"]}),
+]
 """Identifier code of an agency (mã định danh, Decision 20/2020/QĐ-TTg): compared as a string."""
 
-UnitQuery = Annotated[
-    str, StringConstraints(min_length=3, max_length=40, pattern=r"^(gso:[0-9]{2,5}|[0-9A-Z.]+)$")
+UnitName = Annotated[
+    str,
+    StringConstraints(min_length=3, max_length=40, pattern=_UNIT_NAME),
+    Field(json_schema_extra={"examples": ["H29.26740"]}),
 ]
 """How a client may name a unit: current, closed or QCVN-102 code, or `gso:26734`."""
 
-ProcedureCode = Annotated[str, AfterValidator(_procedure_code)]
+UnitQuery = Annotated[
+    str,
+    StringConstraints(min_length=3, max_length=40, pattern=_UNIT_NAME),
+    Field(
+        json_schema_extra={
+            "examples": ["H29.26740"],
+            "x-problems": [
+                f"urn:motcua:problem:{kind}"
+                for kind in ("unknown-unit", "unit-not-active", "unit-split")
+            ],
+        }
+    ),
+]
+"""The same where one active unit is meant."""
+
+ProcedureCode = Annotated[
+    str,
+    AfterValidator(_procedure_code),
+    Field(json_schema_extra={"format": "procedure-code", "examples": ["2.000815"]}),
+]
 """Code of an administrative procedure (mã thủ tục hành chính, TTHC)."""
 
-DossierCode = Annotated[str, AfterValidator(_dossier_code)]
+DossierCode = Annotated[
+    str,
+    AfterValidator(_dossier_code),
+    Field(json_schema_extra={"format": "dossier-code", "examples": ["H29.26740-261120-0001"]}),
+]
 """Code of a dossier (mã hồ sơ): `<unit>-YYMMDD-NNNN`."""
 
 

@@ -75,6 +75,7 @@ GET    /overview                                    look
 GET    /units/{unit}/board                          look
 GET    /web/{name}                                  look
 GET    /docs                                        look
+GET    /docs/{name}                                 look
 GET    /openapi.json                                look
 GET    /livez                                       look
 GET    /readyz                                      look

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from services.announced import problems
 from services.announced.asyncapi import document
+from services.announced.calls import description
 from services.announced.catalogue import page
 from services.announced.schemas import breaking_changes, schemas
 
@@ -19,6 +21,8 @@ def documents() -> dict[Path, str]:
         **{EVENTS / f"{name}.json": _json(schema) for name, schema in schemas().items()},
         DOCS / "api" / "asyncapi.json": _json(document()),
         DOCS / "events.md": page(),
+        DOCS / "api" / "openapi.json": _json(description()),
+        DOCS / "api" / "problems.md": problems.page(),
     }
 
 

@@ -4,23 +4,23 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response
 from pydantic import Field, model_validator
 
 from libs.common import fast_json
 from libs.common.edge import Now
 from libs.common.fields import In, Out
+from libs.common.openapi.operations import refusals
 from libs.common.problems import Conflict
-from libs.common.settings import SERVICES
 from libs.common.worktime import next_opening
 from libs.contracts.codes import ProcedureCode, UnitQuery
 from libs.contracts.competence import competent_unit
-from libs.contracts.directory import UnitSplit
+from libs.contracts.directory import UnitSplit, UnknownProcedure
 from libs.contracts.following import Registry
 from libs.contracts.registry import ProcedureVersion
-from services.gateway import openapi, routing
+from services.gateway import routing
 from services.gateway.directory import STALE_SECONDS, City
+from services.gateway.openapi import Union
 
 # The app itself takes bodies of any size, for the services know how large theirs may be.
 router = APIRouter(max_body_size=65_536)
@@ -100,7 +100,13 @@ async def _city(request: Request, _: Registry) -> City:
 CityNow = Annotated[City, Depends(_city)]
 
 
-@router.post("/v1/route", response_model=RouteOut, tags=["routing"])
+@router.post(
+    "/v1/route",
+    response_model=RouteOut,
+    tags=["routing"],
+    operation_id="ask_route",
+    responses=refusals(NobodyReceives, UnknownProcedure),
+)
 async def route(request: Request, body: RouteIn, city: CityNow, now: Now) -> RouteOut:
     """Tell where a dossier may be handed in now, where it would be faster, and who decides it."""
     procedure = city.registry.procedure(body.procedure_code, now)
@@ -198,11 +204,5 @@ def _reason(city: City, chosen: routing.Centre, promise: int, offered: int, now:
 @router.get("/openapi.json", include_in_schema=False)
 async def one_openapi(request: Request) -> Response:
     """Describe the whole API, whichever service answers a path."""
-    union = await openapi.union(request.app, request.state.forwarder, SERVICES)
-    return Response(fast_json.dumps(union), media_type="application/json")
-
-
-@router.get("/docs", include_in_schema=False)
-async def docs() -> HTMLResponse:
-    """Show the API for reading and trying."""
-    return get_swagger_ui_html(openapi_url="/openapi.json", title="motcua")
+    union: Union = request.state.union
+    return (await union.written(request.app, request.state.forwarder)).answer(request)

@@ -18,8 +18,9 @@ from libs.contracts.following import following_registry
 from libs.contracts.queue import QueueLoad
 from libs.contracts.registry import ClientChanged
 from services.gateway.api_keys import ApiKeys
-from services.gateway.clients import Headers, over_http
+from services.gateway.clients import Headers, UpstreamAway, over_http
 from services.gateway.directory import City
+from services.gateway.openapi import Union
 
 _BY_FIRST_SEGMENT: Final = {
     **dict.fromkeys(
@@ -43,6 +44,10 @@ _TRICKS: Final = re.compile(rb"%2f|%5c|%00|\\|//|/\.{1,2}(/|$)|%2e", re.IGNORECA
 
 class TwoMeanings(NotHttp):
     """The path can be read in more than one way."""
+
+
+REFUSALS: Final = (TwoMeanings, UpstreamAway)
+"""What the door may answer to any call, whichever service it is for."""
 
 
 def service_of(path: str) -> tuple[str, str] | None:
@@ -127,7 +132,8 @@ async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
         loads = Broadcast("gateway-loads", core.bus, [QueueLoad.topic], city.take_load)
         core.tasks.start("loads", loads.run())
         own = state | {
-            "city": city, "forwarder": forwarder, "api_keys": api_keys, "signer": signer
+            "city": city, "forwarder": forwarder, "api_keys": api_keys, "signer": signer,
+            "union": Union(),
         }  # fmt: skip
         for service in SERVICES:
             core.health.wanted[service] = _asks(own, service)

@@ -14,6 +14,7 @@ app = create_app(
         resources=door.resources,
         topics=topics.NAMES,
         wrap=door.Door,
+        refuses=door.REFUSALS,
         database=False,
         own_openapi=True,
         body_limit=None,  # the service that takes a body knows how large it may be

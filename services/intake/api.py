@@ -10,13 +10,14 @@ from libs.common.db import Session
 from libs.common.edge import Now
 from libs.common.fields import Cursor, Day, Limit, Page
 from libs.common.idempotency import KeepingRoute, Once
+from libs.common.openapi.operations import refusals
 from libs.common.problems import malformed_field
 from libs.contracts.codes import DossierCode, UnitQuery
 from libs.contracts.directory import Directory
 from libs.contracts.following import Registry
 from libs.contracts.intake import DossierStatus
 from libs.contracts.roles import Officer, Role, Staff
-from services.intake import domain, reading, submission
+from services.intake import domain, reading, rules, submission
 from services.intake.drafts import Assignment, DossierIn, Step
 from services.intake.shapes import (
     DossierBrief,
@@ -36,7 +37,12 @@ Code = Annotated[DossierCode, Path(description="Dossier code, like H29.26740-261
 
 
 @dossiers.post(
-    "", response_model=DossierOut, status_code=status.HTTP_201_CREATED, dependencies=[Once]
+    "",
+    response_model=DossierOut,
+    status_code=status.HTTP_201_CREATED,
+    dependencies=[Once],
+    operation_id="submit_dossier",
+    responses=refusals(rules.NotOffered, rules.NationalProcedure, rules.NoAppointment),
 )
 async def submit(
     body: DossierIn, session: Session, registry: Registry, now: Now, actor: Submitter
@@ -86,7 +92,9 @@ async def list_dossiers(
     )
 
 
-@dossiers.get("/{code}", response_model=DossierWithApplicant)
+@dossiers.get(
+    "/{code}", response_model=DossierWithApplicant, responses=refusals(domain.UnknownDossier)
+)
 async def show_dossier(
     code: Code, session: Session, registry: Registry, now: Now, actor: Staff
 ) -> DossierWithApplicant:
@@ -97,7 +105,12 @@ async def show_dossier(
     return DossierWithApplicant.to_staff(dossier, applicant, registry, now)
 
 
-@dossiers.get("/{code}/history", response_model=Page[HandOverOut])
+@dossiers.get(
+    "/{code}/history",
+    response_model=Page[HandOverOut],
+    operation_id="show_dossier_history",
+    responses=refusals(domain.UnknownDossier),
+)
 async def show_history(
     code: Code,
     session: Session,
@@ -131,7 +144,13 @@ async def _step(
     return DossierOut.of(moved, registry, now)
 
 
-@dossiers.post("/{code}/receive", response_model=DossierOut, dependencies=[Once])
+@dossiers.post(
+    "/{code}/receive",
+    response_model=DossierOut,
+    dependencies=[Once],
+    operation_id="receive_dossier",
+    responses=refusals(domain.UnknownDossier, domain.ForbiddenTransition, rules.NoAppointment),
+)
 async def receive(
     code: Code, session: Session, registry: Registry, now: Now, actor: Officer,
     body: Step | None = None,
@@ -140,7 +159,13 @@ async def receive(
     return await _step("receive", code, body, session, registry, now, actor)
 
 
-@dossiers.post("/{code}/assign", response_model=DossierOut, dependencies=[Once])
+@dossiers.post(
+    "/{code}/assign",
+    response_model=DossierOut,
+    dependencies=[Once],
+    operation_id="assign_dossier",
+    responses=refusals(domain.UnknownDossier, domain.ForbiddenTransition),
+)
 async def assign(
     code: Code, session: Session, registry: Registry, now: Now, actor: Officer,
     body: Assignment | None = None,
@@ -149,7 +174,13 @@ async def assign(
     return await _step("assign", code, body, session, registry, now, actor)
 
 
-@dossiers.post("/{code}/complete", response_model=DossierOut, dependencies=[Once])
+@dossiers.post(
+    "/{code}/complete",
+    response_model=DossierOut,
+    dependencies=[Once],
+    operation_id="complete_dossier",
+    responses=refusals(domain.UnknownDossier, domain.ForbiddenTransition),
+)
 async def complete(
     code: Code, session: Session, registry: Registry, now: Now, actor: Officer,
     body: Step | None = None,
@@ -158,7 +189,13 @@ async def complete(
     return await _step("complete", code, body, session, registry, now, actor)
 
 
-@dossiers.post("/{code}/return", response_model=DossierOut, dependencies=[Once])
+@dossiers.post(
+    "/{code}/return",
+    response_model=DossierOut,
+    dependencies=[Once],
+    operation_id="return_dossier",
+    responses=refusals(domain.UnknownDossier, domain.ForbiddenTransition),
+)
 async def return_result(
     code: Code, session: Session, registry: Registry, now: Now, actor: Officer,
     body: Step | None = None,
@@ -167,7 +204,12 @@ async def return_result(
     return await _step("return", code, body, session, registry, now, actor)
 
 
-@tracking.get("/{code}", response_model=Tracking)
+@tracking.get(
+    "/{code}",
+    response_model=Tracking,
+    operation_id="track_dossier",
+    responses=refusals(reading.NotTracked),
+)
 async def track(
     code: Code,
     session: Session,

@@ -11,10 +11,11 @@ from libs.common.db import Session
 from libs.common.edge import Now
 from libs.common.fields import Cursor, Day, In, Limit, Line, Out, Page, Search
 from libs.common.idempotency import KeepingRoute, Once
+from libs.common.openapi.operations import refusals
 from libs.common.problems import Forbidden, NotFound
 from libs.common.worktime import CalendarDay, DayOverride, OpeningHours, business_day
-from libs.contracts.codes import ProcedureCode, UnitCode, UnitQuery, searchable
-from libs.contracts.directory import UnknownUnit, short_code
+from libs.contracts.codes import ProcedureCode, UnitCode, UnitName, UnitQuery, searchable
+from libs.contracts.directory import UnknownProcedure, UnknownUnit, short_code
 from libs.contracts.following import Registry
 from libs.contracts.registry import Level, ProcedureVersion, Successor, UnitStatus
 from libs.contracts.roles import CityOffice, ManagerOrCity, Role
@@ -125,6 +126,8 @@ class Resolution(Out):
 
 
 Unit = Annotated[UnitQuery, Path(description="Current or older code, or `gso:26734`.")]
+AnyUnit = Annotated[UnitName, Path(description="Current or older code, or `gso:26734`.")]
+"""Also one that is closed or was split."""
 
 
 @units.get("", response_model=Page[UnitOut])
@@ -151,15 +154,22 @@ async def list_units(
     )
 
 
-@units.post("", response_model=UnitOut, status_code=status.HTTP_201_CREATED, dependencies=[Once])
+@units.post(
+    "",
+    response_model=UnitOut,
+    status_code=status.HTTP_201_CREATED,
+    dependencies=[Once],
+    operation_id="establish_unit",
+    responses=refusals(domain.CodeReissued, domain.AliasTaken),
+)
 async def establish(body: UnitIn, session: Session, now: Now, _: CityOffice) -> UnitOut:
     """Plan a unit under a code never used before."""
     return UnitOut.of(await domain.establish(session, body, at=now))
 
 
-@units.get("/{unit}", response_model=UnitOut)
+@units.get("/{unit}", response_model=UnitOut, responses=refusals(UnknownUnit))
 async def show_unit(
-    unit: Unit, session: Session, registry: Registry, at: Day | None = None
+    unit: AnyUnit, session: Session, registry: Registry, at: Day | None = None
 ) -> UnitOut:
     """Show the record of a code: closed ones too, with their successors."""
     if at is not None:
@@ -170,8 +180,13 @@ async def show_unit(
     return UnitOut.of(await domain.find_unit(session, unit, registry))
 
 
-@units.get("/{unit}/resolve", response_model=Resolution)
-async def resolve(unit: Unit, registry: Registry, at: Day | None = None) -> dict[str, Any]:
+@units.get(
+    "/{unit}/resolve",
+    response_model=Resolution,
+    operation_id="resolve_unit",
+    responses=refusals(UnknownUnit),
+)
+async def resolve(unit: AnyUnit, registry: Registry, at: Day | None = None) -> dict[str, Any]:
     """Tell which unit a code stands for now, or stood for on a day."""
     found = registry.resolve(unit, at)
     if not found:
@@ -179,7 +194,13 @@ async def resolve(unit: Unit, registry: Registry, at: Day | None = None) -> dict
     return {"query": unit, "units": found}
 
 
-@units.post("/{unit}/activate", response_model=UnitOut, dependencies=[Once])
+@units.post(
+    "/{unit}/activate",
+    response_model=UnitOut,
+    dependencies=[Once],
+    operation_id="activate_unit",
+    responses=refusals(UnknownUnit, domain.NotPlanned, domain.AliasTaken),
+)
 async def activate(
     unit: UnitCode, session: Session, now: Now, _: CityOffice, body: Activation | None = None
 ) -> UnitOut:
@@ -188,7 +209,13 @@ async def activate(
     return UnitOut.of(await domain.activate(session, unit, on=on, at=now))
 
 
-@units.post("/{unit}/close", response_model=UnitOut, dependencies=[Once])
+@units.post(
+    "/{unit}/close",
+    response_model=UnitOut,
+    dependencies=[Once],
+    operation_id="close_unit",
+    responses=refusals(UnknownUnit, domain.NotActive),
+)
 async def close(
     unit: UnitCode, body: Closing, session: Session, now: Now, _: CityOffice
 ) -> UnitOut:
@@ -231,7 +258,7 @@ class CentreOut(Out):
     version: int
 
 
-@centres.get("/{unit}", response_model=CentreOut)
+@centres.get("/{unit}", response_model=CentreOut, responses=refusals(domain.NoCentre))
 async def show_centre(unit: Unit, session: Session, registry: Registry) -> models.Centre:
     """Show a unit's centre: opening hours, hotlines, counters planned, procedures offered."""
     return await domain.find_centre(session, registry.current(unit).code)
@@ -344,7 +371,7 @@ async def list_procedures(
     )
 
 
-@procedures.get("/coverage", response_model=Coverage)
+@procedures.get("/coverage", response_model=Coverage, operation_id="show_coverage")
 async def coverage(session: Session, now: Now, at: Day | None = None) -> Coverage:
     """Tell which share of the procedures in force is boundary-independent (order, item 13)."""
     day = at or business_day(now)
@@ -361,7 +388,7 @@ async def coverage(session: Session, now: Now, at: Day | None = None) -> Coverag
     return Coverage(as_of=day, procedures=total, boundary_independent=independent, share=share)
 
 
-@procedures.get("/{code}", response_model=ProcedureOut)
+@procedures.get("/{code}", response_model=ProcedureOut, responses=refusals(UnknownProcedure))
 async def show_procedure(
     code: ProcedureCode, session: Session, now: Now, at: Day | None = None
 ) -> ProcedureOut:
@@ -370,7 +397,11 @@ async def show_procedure(
     return ProcedureOut.of(await domain.find_version(session, short_code(code), day))
 
 
-@procedures.put("/{code}/versions/{valid_from}", response_model=ProcedureOut)
+@procedures.put(
+    "/{code}/versions/{valid_from}",
+    response_model=ProcedureOut,
+    operation_id="put_procedure_version",
+)
 async def put_version(
     code: ProcedureCode,
     valid_from: Day,
@@ -401,7 +432,12 @@ class NoException(NotFound):
     """The day is no exception."""
 
 
-@calendar.get("/overrides/{day}", response_model=DayOverride)
+@calendar.get(
+    "/overrides/{day}",
+    response_model=DayOverride,
+    operation_id="show_calendar_override",
+    responses=refusals(NoException),
+)
 async def show_override(day: Day, session: Session) -> DayOverride:
     """Show why a day is an exception."""
     row = await session.get(models.CalendarOverride, day)
@@ -410,7 +446,7 @@ async def show_override(day: Day, session: Session) -> DayOverride:
     return domain.override_of(row)
 
 
-@calendar.put("/overrides/{day}", response_model=DayOverride)
+@calendar.put("/overrides/{day}", response_model=DayOverride, operation_id="put_calendar_override")
 async def put_override(
     day: Day, body: OverrideIn, session: Session, now: Now, _: CityOffice
 ) -> DayOverride:
@@ -420,14 +456,19 @@ async def put_override(
     return override
 
 
-@calendar.delete("/overrides/{day}", status_code=status.HTTP_204_NO_CONTENT)
+@calendar.delete(
+    "/overrides/{day}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    operation_id="delete_calendar_override",
+    responses=refusals(NoException),
+)
 async def delete_override(day: Day, session: Session, now: Now, _: CityOffice) -> None:
     """Take an exception back."""
     await show_override(day, session)
     await domain.set_override(session, day, None, at=now)
 
 
-@calendar.get("/{day}", response_model=CalendarDay)
+@calendar.get("/{day}", response_model=CalendarDay, operation_id="show_calendar_day")
 async def show_day(day: Day, session: Session) -> CalendarDay:
     """Tell whether a day is worked, and why."""
     return await domain.calendar_day(session, day)

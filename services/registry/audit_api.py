@@ -39,7 +39,7 @@ class EntryOut(Out):
     trace_id: str | None
 
 
-@router.get("", response_model=Page[EntryOut])
+@router.get("", response_model=Page[EntryOut], operation_id="search_audit")
 async def search(
     session: Session,
     registry: Registry,

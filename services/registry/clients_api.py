@@ -10,7 +10,8 @@ from libs.common.db import Session
 from libs.common.edge import Now
 from libs.common.fields import Cursor, In, Limit, Line, LocalTime, Out, Page
 from libs.common.idempotency import KeepingRoute, Once
-from libs.contracts.codes import UnitQuery
+from libs.common.openapi.operations import refusals
+from libs.contracts.codes import UnitName, UnitQuery
 from libs.contracts.following import Registry
 from libs.contracts.registry import ClientKind
 from libs.contracts.roles import CityOffice, CityOrOps
@@ -27,7 +28,7 @@ class ClientIn(In):
     kind: Annotated[ClientKind, Field(strict=False)]
     name: Line
     """Where it stands, for who looks after it; no person's name."""
-    units: list[UnitQuery] = Field(default_factory=list, max_length=20)
+    units: list[UnitName] = Field(default_factory=list, max_length=20)
 
 
 class Rotation(In):
@@ -105,7 +106,13 @@ async def list_clients(
     )
 
 
-@router.post("", response_model=ClientOut, status_code=status.HTTP_201_CREATED, dependencies=[Once])
+@router.post(
+    "",
+    response_model=ClientOut,
+    status_code=status.HTTP_201_CREATED,
+    dependencies=[Once],
+    operation_id="register_client",
+)
 async def register(
     request: Request, body: ClientIn, session: Session, registry: Registry, now: Now, _: CityOffice
 ) -> ClientOut:
@@ -116,7 +123,13 @@ async def register(
     return _shown_once(request, client, key)
 
 
-@router.post("/{client_id}/rotate", response_model=ClientOut, dependencies=[Once])
+@router.post(
+    "/{client_id}/rotate",
+    response_model=ClientOut,
+    dependencies=[Once],
+    operation_id="rotate_client_key",
+    responses=refusals(clients.UnknownClient, clients.ClientRevoked, clients.StillRotating),
+)
 async def rotate(
     request: Request,
     client_id: ClientId,
@@ -135,7 +148,13 @@ async def rotate(
     return _shown_once(request, client, key)
 
 
-@router.post("/{client_id}/revoke", response_model=ClientOut, dependencies=[Once])
+@router.post(
+    "/{client_id}/revoke",
+    response_model=ClientOut,
+    dependencies=[Once],
+    operation_id="revoke_client",
+    responses=refusals(clients.UnknownClient),
+)
 async def revoke(client_id: ClientId, session: Session, now: Now, _: CityOrOps) -> ClientOut:
     """End a client and its keys for ever; the door knows within a second."""
     return ClientOut.of(await clients.revoke(session, client_id, at=now))

@@ -12,6 +12,7 @@ from libs.common.auth import Principal
 from libs.common.db import Session
 from libs.common.edge import Now
 from libs.common.fields import Out
+from libs.common.openapi.operations import refusals
 from libs.common.problems import Forbidden
 from libs.contracts.codes import UnitQuery
 from libs.contracts.directory import Directory
@@ -155,7 +156,12 @@ WeekName = Annotated[
 AskedUnit = Annotated[UnitQuery | None, Query(description="Current or older code, or `gso:26734`.")]
 
 
-@reports.get("/weekly/{week}", response_model=WeeklyReport)
+@reports.get(
+    "/weekly/{week}",
+    response_model=WeeklyReport,
+    operation_id="show_weekly_report",
+    responses=refusals(domain.WeekNotBegun),
+)
 async def weekly(
     week: WeekName,
     request: Request,

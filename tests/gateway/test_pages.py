@@ -15,7 +15,7 @@ import pytest
 from libs.common.settings import SERVICES
 from services.embedded import APPS, city
 from services.gateway import openapi
-from services.gateway.clients import InProcess, UpstreamAway
+from services.gateway.clients import UpstreamAway
 from services.gateway.door import service_of
 from services.gateway.main import app
 from tests.support import settings_for
@@ -173,19 +173,6 @@ async def test_operation_ids_are_given_once(description: Any) -> None:
     assert len(set(ids)) == len(ids)
 
 
-class _Told:
-    """A way to services whose descriptions the test has written."""
-
-    def __init__(self, **described: Any) -> None:
-        self._described = described
-
-    async def openapi(self, service: str) -> Any:
-        """Give what was written, or be away."""
-        if self._described[service] is None:
-            raise UpstreamAway(f"the {service} service does not answer")
-        return self._described[service]
-
-
 def a_description(path: str, **schemas: Any) -> dict[str, Any]:
     """Describe one call that answers with the schema `Answer`."""
     answer = {"content": {"application/json": {"schema": ref("Answer")}}}
@@ -210,15 +197,15 @@ def resolved(description: Any, part: Any) -> Any:
     return part
 
 
-async def joined(**described: Any) -> Any:
+def joined(**described: Any) -> Any:
     """Join descriptions under the gateway's own."""
-    return await openapi.union(app, _Told(**described), list(described))  # type: ignore[arg-type]
+    return openapi.joined(app.openapi(), described)
 
 
 async def test_services_that_give_one_name_to_two_shapes_keep_both() -> None:
     one = a_description("/a", Answer={"type": "string"}, Same={"type": "null"})
     two = a_description("/b", Answer={"type": "integer"}, Same={"type": "null"})
-    union = await joined(one=one, two=two)
+    union = joined(one=one, two=two)
     assert resolved(union, union["paths"]["/a"]) == resolved(one, one["paths"]["/a"])
     assert resolved(union, union["paths"]["/b"]) == resolved(two, two["paths"]["/b"])
     assert sum("Same" in name for name in union["components"]["schemas"]) == 1
@@ -231,7 +218,7 @@ async def test_a_shape_that_differs_only_in_what_it_refers_to_is_kept_too() -> N
         name: a_description(f"/{name}", Answer=answer, Outer=outer, Inner={"type": kind})
         for name, kind in (("one", "string"), ("two", "integer"), ("three", "boolean"))
     }
-    union = await joined(**described)
+    union = joined(**described)
     for name, own in described.items():
         path = f"/{name}"
         assert resolved(union, union["paths"][path]) == resolved(own, own["paths"][path])
@@ -240,33 +227,111 @@ async def test_a_shape_that_differs_only_in_what_it_refers_to_is_kept_too() -> N
 async def test_a_path_that_two_services_share_keeps_the_methods_of_both() -> None:
     one: Any = {"paths": {"/a": {"get": {}}}}
     two: Any = {"paths": {"/a": {"post": {}}}}
-    union = await joined(one=one, two=two)
+    union = joined(one=one, two=two)
     assert union["paths"]["/a"] == {"get": {}, "post": {}}
 
 
 async def test_a_service_that_is_away_is_named() -> None:
-    union = await joined(one=a_description("/a", Answer={}), two=None, three=None)
+    union = joined(one=a_description("/a", Answer={}), two=None, three=None)
     assert "/a" in union["paths"]
-    assert union["info"]["description"] == "Not described now, because away: two, three."
+    assert union["info"]["description"].endswith("Not described now, because away: two, three.")
+    assert union["x-not-described"] == ["two", "three"]
 
 
 async def test_the_gateways_own_operations_are_the_ones_described() -> None:
-    union = await joined(one=a_description("/a", Answer={}))
+    union = joined(one=a_description("/a", Answer={}))
     assert union["paths"]["/readyz"] == app.openapi()["paths"]["/readyz"]
 
 
 async def test_describing_leaves_every_services_own_description_alone() -> None:
-    forwarder = InProcess(APPS, {})
     before = {name: json.dumps(part.openapi()) for name, part in (APPS | {"gateway": app}).items()}
-    await openapi.union(app, forwarder, SERVICES)
+    joined(**{name: part.openapi() for name, part in APPS.items()})
     after = {name: json.dumps(part.openapi()) for name, part in (APPS | {"gateway": app}).items()}
     assert before == after
 
 
-async def test_the_docs_answer(client: httpx.AsyncClient) -> None:
+class _Told:
+    """A way to services whose descriptions the test changes; counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.described: dict[str, Any] = {
+            service: a_description(f"/{service}", Answer={}) for service in SERVICES
+        }
+        self.asked = 0
+
+    async def openapi(self, service: str) -> Any:
+        """Give what was written, or be away."""
+        self.asked += 1
+        if self.described[service] is None:
+            raise UpstreamAway(f"the {service} service does not answer")
+        return self.described[service]
+
+
+async def test_the_description_is_joined_once_however_many_ask() -> None:
+    told, union = _Told(), openapi.Union()
+    asked = [union.written(app, told) for _ in range(20)]  # type: ignore[arg-type]
+    assert len({id(written) for written in await asyncio.gather(*asked)}) == 1
+    assert told.asked == len(SERVICES)
+
+
+async def test_a_service_that_changes_goes_or_comes_back_shows_in_the_description() -> None:
+    told, union = _Told(), openapi.Union(every_seconds=0, away_seconds=0)
+    first = await union.written(app, told)  # type: ignore[arg-type]
+    assert await union.written(app, told) is first  # type: ignore[arg-type]
+    before, told.described["queue"] = told.described["queue"], None
+    without = await union.written(app, told)  # type: ignore[arg-type]
+    assert "/queue" not in json.loads(without.body)["paths"]
+    told.described["queue"] = before
+    again = await union.written(app, told)  # type: ignore[arg-type]
+    assert (again.body, again.tag) == (first.body, first.tag)
+    told.described["queue"] = a_description("/new", Answer={})
+    assert "/new" in json.loads((await union.written(app, told)).body)["paths"]  # type: ignore[arg-type]
+
+
+async def test_who_has_the_description_already_is_not_sent_it_again(
+    client: httpx.AsyncClient,
+) -> None:
+    first = await client.get("/openapi.json")
+    again = await client.get("/openapi.json", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    other = await client.get("/openapi.json", headers={"If-None-Match": '"other"'})
+    assert other.content == first.content
+
+
+# The docs -------------------------------------------------------------------------------------
+
+
+async def test_the_docs_bring_everything_along_and_run_no_script_of_others(
+    client: httpx.AsyncClient,
+) -> None:
     docs = await client.get("/docs")
     assert docs.status_code == 200
-    assert "/openapi.json" in docs.text
+    assert docs.headers["content-type"] == "text/html; charset=utf-8"
+    policy = docs.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    tags = tags_of(docs.text)
+    assert not any("://" in str(value) for _, attrs in tags for _, value in attrs)
+    loaded = [
+        dict(attrs)[name]
+        for tag, attrs in tags
+        for name in ("src", "href")
+        if tag in ("script", "link") and name in dict(attrs)
+    ]
+    loaded.remove("data:,")
+    assert len(loaded) == 3
+    for address in loaded:
+        part = await client.get(address)
+        assert part.status_code == 200, address
+        assert "immutable" not in part.headers["cache-control"]
+        again = await client.get(address, headers={"If-None-Match": part.headers["etag"]})
+        assert again.status_code == 304
+    assert not re.findall(r"<script[^>]*>[^<]|\son\w+=|\sstyle=|<style", docs.text)
+    ours = (await client.get("/docs/docs.js")).text
+    assert "://" not in ours
+    assert "validatorUrl: null" in ours  # or the page would ask somebody else about us
+    assert (await client.get("/docs/redoc.standalone.js")).status_code == 404
 
 
 # Boards ---------------------------------------------------------------------------------------

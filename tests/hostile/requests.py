@@ -18,7 +18,8 @@ PATHS: Final = (
     "/v1/tickets;x=1", "/v1/tickets.json", "/V1/TICKETS", "/v1\\tickets", "/v1/tickets%5c",
     "/v1/tickets%252f", "/v1/tickets%23", "/v1/tickets%3fx=1", "/v1/t%C0%AFickets",
     "/v1/tickets/%e2%80%a6/cancel", "/../v1/tickets", "/web/../v1/tickets",
-    "/web/..%2f..%2fdoor.py", "/web/%2e%2e/door.py", "/web/....//door.py", "/web/live.css/../../door.py", "*",
+    "/web/..%2f..%2fdoor.py", "/web/%2e%2e/door.py", "/web/....//door.py",
+    "/web/live.css/../../door.py", "*",
     "tickets", "http://evil.example//v1/tickets", "//evil.example/v1/tickets",
     "/v1/tickets/" + "a/" * 2_000, "/v1/tickets/" + "%41" * 5_000,
 )  # fmt: skip

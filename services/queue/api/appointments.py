@@ -15,11 +15,12 @@ from libs.common.db import Session
 from libs.common.edge import Now
 from libs.common.fields import Day, In, Instant, LocalTime, Out, Page
 from libs.common.idempotency import OptionalKey, replay_if_answered
+from libs.common.openapi.operations import refusals
 from libs.common.problems import Forbidden, Problem
 from libs.common.settings import Settings
 from libs.common.worktime import business_day
 from libs.contracts.codes import ProcedureCode, UnitQuery
-from libs.contracts.directory import Directory
+from libs.contracts.directory import Directory, UnitNotActive
 from libs.contracts.following import Registry
 from libs.contracts.roles import ManagerOrCity, Role
 from services.queue.api.edge import (
@@ -34,7 +35,7 @@ from services.queue.api.edge import (
 )
 from services.queue.api.tickets import TicketAhead
 from services.queue.domain import appointments, booking
-from services.queue.domain.refusals import check_unit
+from services.queue.domain.refusals import CentreClosed, ProcedureNotOffered, check_unit
 from services.queue.slots import Plan, plan_of
 
 router = APIRouter(prefix="/v1/appointments", tags=["appointments"])
@@ -205,7 +206,19 @@ async def list_slots(
     )
 
 
-@router.post("", status_code=201, response_model=AppointmentOut)
+@router.post(
+    "",
+    status_code=201,
+    response_model=AppointmentOut,
+    operation_id="book_appointment",
+    responses=refusals(
+        booking.NoAppointments,
+        booking.NoSuchSlot,
+        booking.SlotFull,
+        CentreClosed,
+        ProcedureNotOffered,
+    ),
+)
 async def book(
     request: Request,
     body: AppointmentIn,
@@ -234,13 +247,21 @@ async def book(
     return json_answer(answer, 201)
 
 
-@router.get("/{appointment_id}", response_model=AppointmentShown)
+@router.get(
+    "/{appointment_id}",
+    response_model=AppointmentShown,
+    responses=refusals(appointments.UnknownAppointment),
+)
 async def show_appointment(appointment_id: UUID, pool: Hot, now: Now) -> Mapping[str, Any]:
     """Show an appointment to who knows its id."""
     return dict(await appointments.shown(pool, appointment_id, now))
 
 
-@router.get("/codes/{unit}/{code}", response_model=AppointmentShown)
+@router.get(
+    "/codes/{unit}/{code}",
+    response_model=AppointmentShown,
+    responses=refusals(appointments.UnknownAppointment),
+)
 async def find_appointment(
     unit: Unit,
     code: Annotated[str, Path(pattern=r"^[0-9A-Za-z]{6}$", description="Upper or lower case.")],
@@ -255,7 +276,12 @@ async def find_appointment(
     return dict(await appointments.with_code(pool, asked, code.upper(), now))
 
 
-@router.post("/{appointment_id}/cancel", response_model=AppointmentOut)
+@router.post(
+    "/{appointment_id}/cancel",
+    response_model=AppointmentOut,
+    operation_id="cancel_appointment",
+    responses=refusals(appointments.UnknownAppointment, appointments.AppointmentOver),
+)
 async def cancel(
     appointment_id: UUID,
     pool: Hot,
@@ -274,7 +300,20 @@ async def cancel(
     return json_answer(answer)
 
 
-@router.post("/{appointment_id}/check-in", status_code=201, response_model=TicketAhead)
+@router.post(
+    "/{appointment_id}/check-in",
+    status_code=201,
+    response_model=TicketAhead,
+    operation_id="check_in_appointment",
+    responses=refusals(
+        appointments.UnknownAppointment,
+        appointments.AppointmentOver,
+        appointments.TooEarly,
+        UnitNotActive,
+        CentreClosed,
+        ProcedureNotOffered,
+    ),
+)
 async def check_in(
     appointment_id: UUID,
     pool: Hot,
@@ -303,14 +342,14 @@ async def check_in(
     return json_answer(ticket, 201)
 
 
-@router.get("/rules/{unit}", response_model=RulesOut)
+@router.get("/rules/{unit}", response_model=RulesOut, operation_id="show_appointment_rules")
 async def show_rules(request: Request, unit: Unit, pool: Hot, registry: Registry) -> RulesOut:
     """Show by which rules a centre gives appointments."""
     code = registry.current(unit).code
     return RulesOut.of(code, await _plan(request, pool, registry, code))
 
 
-@router.put("/rules/{unit}", response_model=RulesOut)
+@router.put("/rules/{unit}", response_model=RulesOut, operation_id="set_appointment_rules")
 async def set_rules(
     request: Request,
     unit: Unit,

@@ -96,7 +96,7 @@ async def show_queue(
     return json_answer(fast_json.dumps(board.snapshot(now, loads.forecast(code))))
 
 
-@router.get("/queue/overview", response_model=Overview)
+@router.get("/queue/overview", response_model=Overview, operation_id="show_overview")
 async def overview(streams: LiveStreams, loads: LoadsNow) -> Response:
     """Show every unit where somebody waits or a counter is open, the longest wait first."""
     return json_answer(fast_json.dumps(streams.overview(loads.all())))

@@ -9,6 +9,7 @@ from libs.common.db import Session
 from libs.common.edge import Now
 from libs.common.fields import In, Line, LocalTime, Out, Page
 from libs.common.idempotency import OptionalKey
+from libs.common.openapi.operations import refusals
 from libs.contracts.following import Registry
 from libs.contracts.roles import Manager, Officer, Role
 from services.queue import models
@@ -26,7 +27,13 @@ from services.queue.api.edge import (
 )
 from services.queue.domain import calls
 from services.queue.domain import counters as desks
-from services.queue.domain.refusals import check_unit
+from services.queue.domain.refusals import (
+    OF_A_COUNTER,
+    NothingHeld,
+    StillHolding,
+    UnknownCounter,
+    check_unit,
+)
 from services.queue.sla import note_first_call
 
 router = APIRouter(prefix="/v1/units/{unit}/counters", tags=["counters"])
@@ -61,7 +68,9 @@ async def list_counters(unit: Unit, session: Session, registry: Registry) -> Pag
     return Page(items=[CounterOut.model_validate(row) for row in rows])
 
 
-@router.put("/{number}", response_model=CounterOut)
+@router.put(
+    "/{number}", response_model=CounterOut, responses=refusals(UnknownCounter, StillHolding)
+)
 async def set_counter(
     unit: Unit,
     number: CounterNumber,
@@ -87,7 +96,7 @@ async def set_counter(
 @router.post(
     "/{number}/call-next",
     response_model=TicketOut,
-    responses={204: {"description": "Nobody waits for this counter."}},
+    responses={**refusals(*OF_A_COUNTER), 204: {"description": "Nobody waits for this counter."}},
 )
 async def call_next(
     unit: Unit,
@@ -112,7 +121,12 @@ async def call_next(
     return json_answer(called.body)
 
 
-@router.post("/{number}/hand-back", response_model=TicketOut)
+@router.post(
+    "/{number}/hand-back",
+    response_model=TicketOut,
+    operation_id="hand_back_ticket",
+    responses=refusals(UnknownCounter, NothingHeld),
+)
 async def hand_back(
     unit: Unit,
     number: CounterNumber,

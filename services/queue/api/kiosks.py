@@ -12,6 +12,7 @@ from libs.common.db import Session
 from libs.common.edge import Now
 from libs.common.fields import Cursor, Day, In, Limit, LocalTime, Out, Page
 from libs.common.idempotency import KeepingRoute, Once
+from libs.common.openapi.operations import refusals
 from libs.common.problems import Unavailable, malformed_field
 from libs.contracts.codes import UnitQuery
 from libs.contracts.following import Registry
@@ -19,7 +20,7 @@ from libs.contracts.roles import Kiosk, Role, Staff
 from services.queue.api.edge import Promise, TicketOut
 from services.queue.domain import kiosks
 from services.queue.domain.kiosks import LeaseStatus
-from services.queue.domain.refusals import check_unit
+from services.queue.domain.refusals import CentreClosed, check_unit
 from services.queue.leases import MOST_NUMBERS, IssuedOffline, LeaseKeys
 from services.queue.models import KioskLease
 
@@ -102,7 +103,7 @@ class KeySet(Out):
     keys: list[dict[str, str]]
 
 
-@router.get("/keys", response_model=KeySet)
+@router.get("/keys", response_model=KeySet, operation_id="show_lease_keys")
 async def show_keys(keys: Keys) -> KeySet:
     """Show the public keys by which a kiosk knows a lease as ours."""
     return KeySet(keys=keys.public())
@@ -152,7 +153,16 @@ def _place(cursor: str) -> tuple[date, str, int]:
         raise malformed_field("cursor", "take it from `next_cursor` of the page before") from None
 
 
-@router.post("/{kiosk}/lease", status_code=201, response_model=LeaseGranted, dependencies=[Once])
+@router.post(
+    "/{kiosk}/lease",
+    status_code=201,
+    response_model=LeaseGranted,
+    dependencies=[Once],
+    operation_id="lend_numbers",
+    responses=refusals(
+        kiosks.NotYourKiosk, kiosks.TooManyLeases, kiosks.NoSeriesLeft, CentreClosed
+    ),
+)
 async def lend(
     request: Request,
     kiosk: KioskName,
@@ -180,7 +190,15 @@ async def lend(
     return LeaseGranted(**seen, id=lease.id, signed=keys.sign(lease))
 
 
-@router.post("/{kiosk}/reconcile", response_model=Reconciled, dependencies=[Once])
+@router.post(
+    "/{kiosk}/reconcile",
+    response_model=Reconciled,
+    dependencies=[Once],
+    operation_id="reconcile_lease",
+    responses=refusals(
+        kiosks.NotYourKiosk, kiosks.UnknownLease, kiosks.AlreadyReconciled, kiosks.LeaseTooOld
+    ),
+)
 async def reconcile(
     kiosk: KioskName,
     body: ReconcileIn,

@@ -7,12 +7,22 @@ from fastapi.responses import Response
 
 from libs.common.fields import In, Line
 from libs.common.idempotency import KeepingRoute, replay_if_answered
+from libs.common.openapi.operations import refusals
 from libs.common.problems import Conflict, Malformed, NotFound, field_error
 from libs.contracts.codes import UnitQuery
 from libs.contracts.following import Registry
 from libs.contracts.roles import Officer
 from services.queue.api.edge import Act, CounterInBody, SeriesIn, Step, TicketOut, json_answer, move
 from services.queue.domain import calls, issuing, moves, transfers
+from services.queue.domain.refusals import (
+    OF_A_COUNTER,
+    OF_A_TICKET,
+    CalledTooRecently,
+    CentreClosed,
+    ProcedureNotOffered,
+    SeriesNotServed,
+    StillHolding,
+)
 from services.queue.sla import note_first_call
 
 router = APIRouter(prefix="/v1/tickets/{ticket_id}", tags=["steps"], route_class=KeepingRoute)
@@ -57,19 +67,34 @@ class TicketSent(TicketOut):
     linked_ticket: TicketOut | None = None
 
 
-@router.post("/start", response_model=TicketOut)
+@router.post(
+    "/start",
+    response_model=TicketOut,
+    operation_id="start_ticket",
+    responses=refusals(*OF_A_TICKET, StillHolding),
+)
 async def start(ticket_id: UUID, act: Act, officer: Officer, body: Step | None = None) -> Response:
     """Say that the person called stands at the counter."""
     return await move(moves.START, ticket_id, act, officer, body)
 
 
-@router.post("/finish", response_model=TicketOut)
+@router.post(
+    "/finish",
+    response_model=TicketOut,
+    operation_id="finish_ticket",
+    responses=refusals(*OF_A_TICKET),
+)
 async def finish(ticket_id: UUID, act: Act, officer: Officer, body: Step | None = None) -> Response:
     """Say that the visit is over."""
     return await move(moves.FINISH, ticket_id, act, officer, body)
 
 
-@router.post("/no-show", response_model=TicketOut)
+@router.post(
+    "/no-show",
+    response_model=TicketOut,
+    operation_id="mark_no_show",
+    responses=refusals(*OF_A_TICKET),
+)
 async def no_show(
     ticket_id: UUID, act: Act, officer: Officer, body: Step | None = None
 ) -> Response:
@@ -77,19 +102,31 @@ async def no_show(
     return await move(moves.NO_SHOW, ticket_id, act, officer, body)
 
 
-@router.post("/recall", response_model=TicketOut)
+@router.post(
+    "/recall",
+    response_model=TicketOut,
+    operation_id="recall_ticket",
+    responses=refusals(*OF_A_TICKET, *OF_A_COUNTER, CalledTooRecently),
+)
 async def recall(ticket_id: UUID, act: Act, officer: Officer, body: Step | None = None) -> Response:
     """Call once more to the same counter, also soon after a no-show."""
     return await move(moves.RECALL, ticket_id, act, officer, body)
 
 
-@router.post("/park", response_model=TicketOut)
+@router.post(
+    "/park", response_model=TicketOut, operation_id="park_ticket", responses=refusals(*OF_A_TICKET)
+)
 async def park(ticket_id: UUID, act: Act, officer: Officer, body: Step | None = None) -> Response:
     """Put a person aside who fetches a paper or fills in a form, and free the counter."""
     return await move(moves.PARK, ticket_id, act, officer, body)
 
 
-@router.post("/return", response_model=TicketOut)
+@router.post(
+    "/return",
+    response_model=TicketOut,
+    operation_id="return_ticket",
+    responses=refusals(*OF_A_TICKET),
+)
 async def return_(
     ticket_id: UUID, act: Act, officer: Officer, body: Step | None = None
 ) -> Response:
@@ -97,7 +134,12 @@ async def return_(
     return await move(moves.RETURN, ticket_id, act, officer, body)
 
 
-@router.post("/call", response_model=TicketOut)
+@router.post(
+    "/call",
+    response_model=TicketOut,
+    operation_id="call_ticket",
+    responses=refusals(*OF_A_TICKET, *OF_A_COUNTER),
+)
 async def call(ticket_id: UUID, act: Act, officer: Officer, body: CallIn) -> Response:
     """Call this one to a counter, whoever else waits; a manager calls for who sits there."""
     called = await calls.call_out_of_order(
@@ -110,7 +152,14 @@ async def call(ticket_id: UUID, act: Act, officer: Officer, body: CallIn) -> Res
     return json_answer(called.body)
 
 
-@router.post("/transfer", response_model=TicketSent)
+@router.post(
+    "/transfer",
+    response_model=TicketSent,
+    operation_id="transfer_ticket",
+    responses=refusals(
+        *OF_A_TICKET, *OF_A_COUNTER, SeriesNotServed, CentreClosed, ProcedureNotOffered
+    ),
+)
 async def transfer(
     ticket_id: UUID, act: Act, registry: Registry, officer: Officer, body: TransferIn
 ) -> Response:

@@ -13,6 +13,7 @@ from libs.common.auth import Caller, Principal, require
 from libs.common.edge import Now
 from libs.common.fields import In, Line
 from libs.common.idempotency import KeepingRoute, replay_if_answered
+from libs.common.openapi.operations import refusals
 from libs.common.problems import Forbidden, Malformed, Unauthenticated
 from libs.contracts.codes import DossierCode, ProcedureCode, UnitQuery
 from libs.contracts.directory import UnitNotActive, UnitSplit
@@ -32,7 +33,9 @@ from services.queue.api.edge import (
 )
 from services.queue.domain import issuing, moves
 from services.queue.domain.refusals import (
+    OF_A_TICKET,
     CentreClosed,
+    DayOver,
     NoTimeLeft,
     ProcedureNotOffered,
     UnknownTicket,
@@ -112,7 +115,12 @@ def _check_channel(principal: Principal, channel: str, unit: str) -> None:
         check_unit(unit, principal)
 
 
-@router.post("", status_code=201, response_model=TicketAhead)
+@router.post(
+    "",
+    status_code=201,
+    response_model=TicketAhead,
+    responses=refusals(CentreClosed, NoTimeLeft, ProcedureNotOffered),
+)
 async def issue_ticket(
     body: TicketIn, act: Act, registry: Registry, loads: LoadsNow, principal: Caller
 ) -> Response:
@@ -146,7 +154,7 @@ async def issue_ticket(
     return json_answer(answer, 201)
 
 
-@router.get("/{ticket_id}", response_model=TicketSeen)
+@router.get("/{ticket_id}", response_model=TicketSeen, responses=refusals(UnknownTicket))
 async def show_ticket(ticket_id: UUID, pool: Hot, loads: LoadsNow, now: Now) -> Response:
     """Show a ticket to who knows its id: where it stands and how long it will take."""
     row = await pool.fetchrow(
@@ -159,7 +167,12 @@ async def show_ticket(ticket_id: UUID, pool: Hot, loads: LoadsNow, now: Now) -> 
     return json_answer(shown["body"])
 
 
-@router.post("/{ticket_id}/cancel", response_model=TicketOut)
+@router.post(
+    "/{ticket_id}/cancel",
+    response_model=TicketOut,
+    operation_id="cancel_ticket",
+    responses=refusals(*OF_A_TICKET),
+)
 async def cancel(
     ticket_id: UUID, act: Act, principal: Caller, body: Step | None = None
 ) -> Response:
@@ -179,7 +192,12 @@ async def cancel(
     return json_answer(moved["body"])
 
 
-@router.post("/{ticket_id}/printed", response_model=TicketOut)
+@router.post(
+    "/{ticket_id}/printed",
+    response_model=TicketOut,
+    operation_id="note_print",
+    responses=refusals(*OF_A_TICKET),
+)
 async def printed(
     ticket_id: UUID, act: Act, printer: Printer, body: PrintIn | None = None
 ) -> Response:
@@ -191,7 +209,12 @@ async def printed(
     return await move(moves.PRINT_FAILED, ticket_id, act, printer)
 
 
-@router.post("/{ticket_id}/reissue", response_model=TicketOut)
+@router.post(
+    "/{ticket_id}/reissue",
+    response_model=TicketOut,
+    operation_id="reissue_ticket",
+    responses=refusals(*OF_A_TICKET, DayOver),
+)
 async def reissue(ticket_id: UUID, act: Act, printer: Printer) -> Response:
     """Print a slip again, lost or never come out: the same number, the same place."""
     return await move(moves.REISSUE, ticket_id, act, printer)

@@ -12,6 +12,7 @@ from libs.common.db import Session
 from libs.common.edge import Now
 from libs.common.fields import Cursor, Day, In, Limit, LocalTime, Out, Page, Paragraph
 from libs.common.idempotency import KeepingRoute, Once
+from libs.common.openapi.operations import refusals
 from libs.common.problems import malformed_field
 from libs.common.worktime import business_day
 from libs.contracts.following import Registry
@@ -20,7 +21,7 @@ from services.queue import models
 from services.queue.api.edge import RulesNow, Unit
 from services.queue.day import figures
 from services.queue.domain import visits
-from services.queue.domain.refusals import check_unit
+from services.queue.domain.refusals import NotAllowedNow, UnknownTicket, check_unit
 
 router = APIRouter(prefix="/v1", tags=["visits"], route_class=KeepingRoute)
 
@@ -49,6 +50,8 @@ class RatingOut(Out):
     response_model=RatingOut,
     status_code=201,
     dependencies=[Once],
+    operation_id="rate_visit",
+    responses=refusals(UnknownTicket, NotAllowedNow, visits.RatedBefore),
 )
 async def rate(
     ticket_id: UUID, body: RatingIn, session: Session, now: Now, visitor: Visitor
@@ -151,7 +154,7 @@ class UnitDay(Out):
     counters: list[CounterDay]
 
 
-@router.get("/units/{unit}/day", response_model=UnitDay)
+@router.get("/units/{unit}/day", response_model=UnitDay, operation_id="show_unit_day")
 async def show_day(
     unit: Unit,
     session: Session,

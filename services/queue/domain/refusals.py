@@ -1,5 +1,7 @@
 """What the queue refuses: each class is a problem, its docstring the problem's title."""
 
+from typing import Final
+
 from libs.common.auth import Principal
 from libs.common.problems import Conflict, Forbidden, NotFound
 
@@ -68,3 +70,10 @@ def check_unit(unit: str, principal: Principal) -> None:
     """
     if unit not in principal.units:
         raise NotYourUnit(f"{unit} is not among your units")
+
+
+OF_A_TICKET: Final = (UnknownTicket, NotYourUnit, NotAllowedNow, HeldElsewhere)
+"""By what any step of a ticket may be refused."""
+
+OF_A_COUNTER: Final = (UnknownCounter, CounterNotOpen, StillHolding)
+"""By what any call to a counter may be refused."""
