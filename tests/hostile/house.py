@@ -19,7 +19,10 @@ from tests.system.walk import HERE, Walk
 
 ENDLESS = ("text/event-stream",)
 
-_FOLLOWING = ("queue.published_loads", "queue.known_states", "queue.episodes")
+_FOLLOWING = (
+    "queue.published_loads", "queue.known_states", "queue.episodes", "queue.outbox",
+    "reporting.inbox",
+)  # fmt: skip
 """What follows by itself, some seconds after a start or after somebody was served."""
 
 Rows = dict[str, tuple[int, int]]
@@ -116,9 +119,7 @@ class House:
         """Wait until what was done before has reached everybody; give the state then."""
         async with asyncio.timeout(20):
             state, last = await self.state(), None
-            while state != last or any(
-                rows for name, (rows, _) in state.items() if "outbox" in name
-            ):
+            while state != last or not _told(state):
                 await asyncio.sleep(0.1)
                 state, last = await self.state(), state
         return state
@@ -139,6 +140,14 @@ class House:
         wish = {"unit": HERE, "channel": "kiosk"}
         taken = await self.call("POST", "/v1/tickets", bearer("kiosk", HERE), wish)
         assert taken.status == 201, taken.body
+
+
+def _told(state: Rows) -> bool:
+    """Tell whether the reports know all that queue and intake have."""
+    return all(
+        state[f"reporting.{things}"][0] == state[f"{service}.{things}"][0]
+        for service, things in (("queue", "tickets"), ("intake", "dossiers"))
+    )
 
 
 async def _answer(reader: asyncio.StreamReader) -> Answer:
