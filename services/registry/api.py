@@ -4,7 +4,7 @@ from datetime import date
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, status
-from pydantic import ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field
 from sqlalchemy import func, select
 
 from libs.common.db import Session
@@ -68,14 +68,14 @@ class Closing(In):
 class Heir(Out):
     """A successor as shown."""
 
-    code: str = Field(validation_alias="successor")
+    code: str = Field(validation_alias=AliasChoices("code", "successor"))
     relation: str
 
 
 class Ancestor(Out):
     """A predecessor as shown."""
 
-    code: str = Field(validation_alias="predecessor")
+    code: str = Field(validation_alias=AliasChoices("code", "predecessor"))
     relation: str
 
 

@@ -41,6 +41,21 @@ class House:
     """API keys: good, foreign, revoked, replaced."""
     _addresses: Iterator[int] = field(default_factory=lambda: count(1))
 
+    @property
+    def known(self) -> dict[str, str]:
+        """Name what is there, by the parameter of a path that names it."""
+        made = self.walk.made
+        return {
+            "unit": HERE,
+            "number": "1",
+            "week": "2026-W47",
+            "kiosk": f"kiosk-{HERE}",
+            "ticket_id": made["/v1/tickets"],
+            "appointment_id": made["/v1/appointments"],
+            "client_id": made["/v1/clients"],
+            "code": made["/v1/dossiers"],
+        }
+
     async def exchange(self, request: bytes, within: float = 20) -> Answer:
         """Send bytes and read one answer.
 
