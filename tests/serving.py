@@ -18,7 +18,8 @@ HOST = "127.0.0.1"
 @asynccontextmanager
 async def serving(app: ASGIApp) -> AsyncIterator[int]:
     """Serve an app on a free port of the loopback; its lifespan is somebody else's."""
-    with socket.socket() as listener:
+    # Only a socket that names its protocol is served without Nagle's delay, 40 ms to an answer.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind((HOST, 0))
         config = uvicorn.Config(
             app,
