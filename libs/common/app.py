@@ -1,6 +1,7 @@
 """The factory every service's `main.py` calls: one lifespan, one order of middleware, one state."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -79,6 +80,8 @@ class Service:
     database: bool = True
     wrap: Callable[[ASGIApp, FastAPI], ASGIApp] | None = None
     """Puts an app of its own before the routes (the gateway's door)."""
+    outermost: Callable[[ASGIApp], ASGIApp] | None = None
+    """Puts an app before all that answers, also what goes wrong (the gateway's headers)."""
     refuses: Sequence[type[problems.Problem]] = ()
     """What that app answers by itself, to be described with the rest."""
     own_openapi: bool = False
@@ -91,14 +94,18 @@ class Service:
 
 class _App(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
-        return problems.LimitAsProblem(super().build_middleware_stack())
+        stack = problems.LimitAsProblem(super().build_middleware_stack())
+        return self.state.outermost(stack) if self.state.outermost else stack
 
     def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema is None:
-            self.openapi_schema = completed(
-                super().openapi(), self.state.access, self.state.refuses
-            )
-        return self.openapi_schema
+        with _DESCRIBING:  # it is asked for from threads, and is not whole before it is completed
+            if self.openapi_schema is None:
+                described = completed(super().openapi(), self.state.access, self.state.refuses)
+                self.openapi_schema = described
+            return self.openapi_schema
+
+
+_DESCRIBING = threading.Lock()
 
 
 def create_app(service: Service) -> FastAPI:
@@ -108,7 +115,6 @@ def create_app(service: Service) -> FastAPI:
         summary=service.summary,
         version="1",
         lifespan=_lifespan(service),
-        separate_input_output_schemas=False,
         generate_unique_id_function=lambda route: route.name,
         max_body_size=service.body_limit,
         # A redirect would lead to whatever host the caller has named.
@@ -118,6 +124,7 @@ def create_app(service: Service) -> FastAPI:
     problems.install(app)
     app.add_exception_handler(idempotency.Replay, idempotency.on_replay)
     app.state.access, app.state.refuses = service.access, service.refuses
+    app.state.outermost = service.outermost
     own = () if service.own_openapi else (document.router,)
     for router in (health.router, pages.router, *own, *service.routers):
         app.include_router(guarded(router))

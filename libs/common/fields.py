@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    WithJsonSchema,
 )
 
 from libs.common.worktime import local
@@ -80,7 +81,11 @@ Instant = Annotated[
 ]
 """An instant that comes in: RFC 3339 with an offset; it is handed on in UTC."""
 
-LocalTime = Annotated[datetime, PlainSerializer(lambda at: local(at).isoformat(), return_type=str)]
+LocalTime = Annotated[
+    datetime,
+    PlainSerializer(lambda at: local(at).isoformat(), return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
 """An instant that goes out, with the offset of Ho Chi Minh City."""
 
 Line = Annotated[

@@ -343,7 +343,7 @@ def install(app: FastAPI) -> None:
 
     async def on_method(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
-        problem.headers["allow"] = ", ".join(_methods_of(request))
+        problem.headers["Allow"] = ", ".join(_methods_of(request))
         return problem_response(problem)
 
     async def on_validation(request: Request, error: Exception) -> Response:

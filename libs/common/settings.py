@@ -1,5 +1,6 @@
 """The one frozen set of settings, read from the environment (prefix `MOTCUA_`) or secret files."""
 
+import re
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -100,6 +101,13 @@ class Settings(BaseSettings):
     """PEM of the public keys by which everybody knows those tokens; while it changes, both."""
     api_key_overlap_seconds: int = Field(default=7 * 86_400, ge=0, le=90 * 86_400)
     """How long a client's old API key stays good beside its new one, unless said otherwise."""
+    cors_origins: str = ""
+    """Origins whose pages may call the door, separated by commas: `https://board.example.org`; `*`
+    is all of them."""
+    cors_credentials: bool = False
+    """Whether browsers send them cookies and certificates along; tokens and keys need no leave."""
+    only_tls: bool = False
+    """Whether the door is reached over TLS alone: browsers are told never to try without."""
     log_level: str = "INFO"
     revision: str | None = None
     """The commit an image was built from, for `/version`."""
@@ -155,6 +163,26 @@ class Settings(BaseSettings):
                     f"and the promise of {self.sla_seconds} seconds"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _origins_are_origins(self) -> Self:
+        for origin in self.shared_with:
+            if origin != "*" and not re.fullmatch(r"https?://[^/?#@\s]+", origin):
+                raise ValueError(
+                    f"MOTCUA_CORS_ORIGINS: {origin} is no origin; write scheme, host and port "
+                    "alone, like https://board.example.org"
+                )
+        if "*" in self.shared_with and self.cors_credentials:
+            raise ValueError(
+                "MOTCUA_CORS_CREDENTIALS lets pages act as whoever looks at them: name their "
+                "origins in MOTCUA_CORS_ORIGINS instead of *"
+            )
+        return self
+
+    @cached_property
+    def shared_with(self) -> tuple[str, ...]:
+        """The origins whose pages may call the door."""
+        return tuple(filter(None, map(str.strip, self.cors_origins.split(","))))
 
     @model_validator(mode="after")
     def _risk_comes_before_breach(self) -> Self:

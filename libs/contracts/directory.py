@@ -35,19 +35,31 @@ TOPICS = (
 
 
 class UnknownUnit(NotFound):
-    """No unit has this code."""
+    """No unit has this code.
+
+    Search with `GET /v1/units?q=`.
+    """
 
 
 class UnitNotActive(Conflict):
-    """The unit is not in service."""
+    """The unit is not in service.
+
+    Name a unit in service; `GET /v1/units/{unit}` tells what became of this one.
+    """
 
 
 class UnitSplit(Conflict):
-    """The unit was split: say which successor is meant."""
+    """The unit was split: say which successor is meant.
+
+    Send one of `candidates` instead.
+    """
 
 
 class UnknownProcedure(NotFound):
-    """No procedure in force has this code."""
+    """No procedure in force has this code.
+
+    Search with `GET /v1/procedures?q=`.
+    """
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from libs.common import fast_json
 from libs.common.edge import Now
 from libs.common.fields import In, Out
+from libs.common.openapi.components import LANGUAGE
 from libs.common.openapi.operations import refusals
 from libs.common.problems import Conflict
 from libs.common.worktime import next_opening
@@ -30,7 +31,10 @@ Longitude = Annotated[float, Field(ge=-180, le=180)]
 
 
 class NobodyReceives(Conflict):
-    """The procedure is not received there."""
+    """The procedure is not received there.
+
+    Ask for another centre, or by position for the nearest one that receives it.
+    """
 
 
 class PositionIn(In):
@@ -106,6 +110,7 @@ CityNow = Annotated[City, Depends(_city)]
     tags=["routing"],
     operation_id="ask_route",
     responses=refusals(NobodyReceives, UnknownProcedure),
+    openapi_extra={"parameters": [LANGUAGE]},
 )
 async def route(request: Request, body: RouteIn, city: CityNow, now: Now) -> RouteOut:
     """Tell where a dossier may be handed in now, where it would be faster, and who decides it."""

@@ -102,8 +102,8 @@ class InProcess:
         await self._apps[service](own, receive, send)
 
     async def openapi(self, service: str) -> dict[str, Any]:
-        """Ask the app."""
-        return self._apps[service].openapi()
+        """Ask the app, beside the loop: the first time takes a moment, and others wait."""
+        return await asyncio.to_thread(self._apps[service].openapi)
 
     async def alive(self, service: str) -> str | None:  # noqa: ARG002  (one process, one life)
         """Say nothing: the service's own checks stand beside the gateway's."""

@@ -43,7 +43,10 @@ _TRICKS: Final = re.compile(rb"%2f|%5c|%00|\\|//|/\.{1,2}(/|$)|%2e", re.IGNORECA
 
 
 class TwoMeanings(NotHttp):
-    """The path can be read in more than one way."""
+    """The path can be read in more than one way.
+
+    Write the path without dot segments, double or encoded slashes.
+    """
 
 
 REFUSALS: Final = (TwoMeanings, UpstreamAway)

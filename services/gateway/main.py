@@ -3,7 +3,7 @@
 from libs.common.app import Service, create_app
 from libs.contracts import topics
 from libs.contracts.access import ACCESS
-from services.gateway import api, door, pages
+from services.gateway import api, browsers, door, pages
 
 app = create_app(
     Service(
@@ -15,6 +15,7 @@ app = create_app(
         topics=topics.NAMES,
         wrap=door.Door,
         refuses=door.REFUSALS,
+        outermost=browsers.Browsers,
         database=False,
         own_openapi=True,
         body_limit=None,  # the service that takes a body knows how large it may be

@@ -4,6 +4,9 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import cache
+from importlib.resources import files
 from time import monotonic
 from typing import Any, Final
 
@@ -83,6 +86,9 @@ def joined(own: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, An
         if description is not None:
             _join(union, service, description)
     union["x-problem-types"] = dict(sorted(union["x-problem-types"].items()))
+    for item in union["paths"].values():
+        for method, call in item.items():
+            item[method] = _with_example(call)
     return union
 
 
@@ -93,10 +99,13 @@ def _join(union: dict[str, Any], service: str, description: Mapping[str, Any]) -
     clashing = _clashing(schemas, mine)
     text = json.dumps({"paths": description["paths"], "schemas": mine})
     for name in clashing:  # two services gave one name to different shapes
-        text = text.replace(f'"{_REF}{name}"', f'"{_REF}{service}.{name}"')
+        text = text.replace(f'"{_REF}{name}"', f'"{_REF}{service.title()}{name}"')
     renamed = json.loads(text)
     for name, schema in renamed["schemas"].items():
-        schemas[f"{service}.{name}" if name in clashing else name] = schema
+        known = f"{service.title()}{name}" if name in clashing else name
+        if "title" in schema:  # generators name their classes by it
+            schema["title"] = known
+        schemas[known] = schema
     for place in parts.keys() - {"schemas"}:  # made by one hand, and so the same everywhere
         union["components"][place] = union["components"].get(place, {}) | parts[place]
     for path, item in renamed["paths"].items():
@@ -113,6 +122,31 @@ def _clashing(known: dict[str, Any], mine: dict[str, Any]) -> set[str]:
     while further := {name for name in shared - clashing if refers[name] & clashing}:
         clashing |= further
     return clashing
+
+
+@cache
+def _examples() -> dict[str, Any]:
+    """Read what a real city was asked and has answered, by operation (`make examples`)."""
+    kept = (files("services.gateway") / "examples.json").read_text("utf-8")
+    return dict(json.loads(kept))
+
+
+def _with_example(call: dict[str, Any]) -> dict[str, Any]:
+    """Show an operation with its example; the operation itself is the service's, and stays."""
+    example = _examples().get(call.get("operationId", ""))
+    if example is None:
+        return call
+    call = deepcopy(call)
+    sent = example.get("parameters", {})
+    for parameter in call.get("parameters", ()):
+        if parameter["name"] in sent:
+            parameter["example"] = sent[parameter["name"]]
+    for content in call.get("requestBody", {}).get("content", {}).values():
+        if "body" in example:
+            content["example"] = example["body"]
+    for content in call["responses"][str(example["status"])].get("content", {}).values():
+        content["example"] = example["answer"]
+    return call
 
 
 class Union:
@@ -137,7 +171,9 @@ class Union:
             if self._written is None or monotonic() >= self._asked_again:
                 described = await _descriptions(forwarder)
                 if self._written is None or described != self._described:
-                    self._written = Written.of(joined(app.openapi(), described))
+                    self._written = await asyncio.to_thread(
+                        lambda: Written.of(joined(app.openapi(), described))
+                    )
                     self._described = described
                 away = None in described.values()
                 patience = self._away_seconds if away else self._every_seconds

@@ -16,6 +16,8 @@ from libs.contracts.following import Registry
 router = APIRouter(include_in_schema=False)
 
 _FILES: Final = {
+    "start.css": "text/css",
+    "start.js": "text/javascript",
     "live.css": "text/css",
     "live.js": "text/javascript",
     "board.js": "text/javascript",
@@ -24,8 +26,8 @@ _FILES: Final = {
 _HEADERS: Final = {
     # Whatever a name in the registry holds, only our own scripts run and only our own API is asked.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
+    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
     # A screen that stays on for weeks takes a new version the next time it loads.
     "Cache-Control": "no-cache",
 }
@@ -71,10 +73,7 @@ async def start_page(request: Request) -> HTMLResponse:
     """Show what runs, where, and three calls to try."""
     base = str(request.base_url).rstrip("/")
     # The address comes from the request's Host header: anybody may have written it.
-    page = Template(_text("start.html")).substitute(
-        base=escape(base), calls=escape("\n".join(calls_to_try(base)))
-    )
-    return HTMLResponse(page)
+    return _page("start.html", base=base, calls="\n".join(calls_to_try(base)))
 
 
 def calls_to_try(base: str) -> list[str]:

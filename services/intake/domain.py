@@ -29,11 +29,17 @@ from services.intake.rules import appoint, keep_rules, procedure_in_force
 
 
 class UnknownDossier(NotFound):
-    """No dossier has this code."""
+    """No dossier has this code.
+
+    Check the code: unit, date and number, like H29.26740-261120-0001.
+    """
 
 
 class ForbiddenTransition(Conflict):
-    """The dossier's present status does not allow this step."""
+    """The dossier's present status does not allow this step.
+
+    Take one of the steps that `allowed` lists.
+    """
 
 
 class Hand(Enum):

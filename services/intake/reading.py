@@ -36,7 +36,10 @@ PAUSED = (DossierStatus.supplement_requested, DossierStatus.payment_requested)
 
 
 class NotTracked(NotFound):
-    """No dossier goes by this code and these last four digits."""
+    """No dossier goes by this code and these last four digits.
+
+    Check both on the receipt; a wrong number answers as a wrong code does.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,15 +22,24 @@ WITHOUT_SUBJECTS = ("city", "department", "district")
 
 
 class NotOffered(Conflict):
-    """The receiving unit does not take dossiers of this procedure."""
+    """The receiving unit does not take dossiers of this procedure.
+
+    Ask `/v1/route` where the procedure is received.
+    """
 
 
 class NationalProcedure(Conflict):
-    """The procedure is handled in the ministry's own system."""
+    """The procedure is handled in the ministry's own system.
+
+    Hand the dossier in on the ministry's own system.
+    """
 
 
 class NoAppointment(Conflict):
-    """The competent unit's opening hours hold no working time to give an appointment in."""
+    """The competent unit's opening hours hold no working time to give an appointment in.
+
+    Let the unit's opening hours be mended in the registry.
+    """
 
 
 def procedure_in_force(directory: Directory, code: str, at: datetime) -> ProcedureVersion:

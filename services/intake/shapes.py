@@ -168,7 +168,7 @@ class DossierWithApplicant(DossierOut):
         return cls.model_validate({**shown, "applicant": person})
 
 
-class Party(Out):
+class HandOverParty(Out):
     """One side of a hand-over; the applicant where there is no unit."""
 
     party: Literal["applicant", "unit"]
@@ -183,8 +183,8 @@ class HandOverOut(Out):
     at: LocalTime
     action: str
     status: DossierStatus
-    giver: Party
-    receiver: Party
+    giver: HandOverParty
+    receiver: HandOverParty
     by: str | None
     reason: str | None
     note: str | None
@@ -194,8 +194,8 @@ class HandOverOut(Out):
     def of(cls, line: HandOver, directory: Directory, *, insider: bool) -> "HandOverOut":
         """Show a line; to who is no insider without people, texts and files."""
 
-        def party(unit: str | None, person: str | None) -> Party:
-            return Party(
+        def party(unit: str | None, person: str | None) -> HandOverParty:
+            return HandOverParty(
                 party="unit" if unit else "applicant",
                 unit=unit and current_code(directory, unit),
                 person=person if insider else None,

@@ -20,15 +20,24 @@ KEY_PREFIX: Final = "motcua_"
 
 
 class UnknownClient(NotFound):
-    """No client has this id."""
+    """No client has this id.
+
+    Take the id from `GET /v1/clients`.
+    """
 
 
 class ClientRevoked(Conflict):
-    """The client was revoked, which is for ever; register it again."""
+    """The client was revoked, which is for ever; register it again.
+
+    Register it anew.
+    """
 
 
 class StillRotating(Conflict):
-    """Two keys of the client are valid already."""
+    """Two keys of the client are valid already.
+
+    Wait until the old key has ended, or end both at once with `overlap_seconds` 0.
+    """
 
 
 def hash_of(key: str) -> str:

@@ -37,19 +37,31 @@ if TYPE_CHECKING:
 
 
 class CodeReissued(Conflict):
-    """A unit code is issued once and never again."""
+    """A unit code is issued once and never again.
+
+    Choose a code that was never used.
+    """
 
 
 class AliasTaken(Conflict):
-    """Another unit already goes by this code."""
+    """Another unit already goes by this code.
+
+    Choose another code, or take it from the unit that `detail` names first.
+    """
 
 
 class NotPlanned(Conflict):
-    """Only a planned unit can be activated."""
+    """Only a planned unit can be activated.
+
+    Look at the unit: `allowed` lists what may be done with it.
+    """
 
 
 class NotActive(Conflict):
-    """Only an active unit can be closed."""
+    """Only an active unit can be closed.
+
+    Look at the unit: `allowed` lists what may be done with it.
+    """
 
 
 class NoCentre(UnknownUnit):

@@ -29,7 +29,10 @@ log = structlog.get_logger()
 
 
 class WeekNotBegun(NotFound):
-    """A week that has not begun has no report."""
+    """A week that has not begun has no report.
+
+    Ask for the running week or an earlier one.
+    """
 
 
 # Each dossier is seen from the competent unit's side and, in the week it came in, also from the

@@ -221,6 +221,11 @@ class Walk:
         answer = await self._call(operation, role, unit)
         self.calls += 1
         good = answer.status in expected if expected else answer.status not in (401, 403)
+        if str(answer.status) not in operation.described["responses"]:
+            self.wrong.append(
+                f"{operation.method} {operation.path} as {role} of {unit}: {answer.status} is not "
+                f"described: {answer.body[:300]!r}"
+            )
         if answer.status >= 500 or not good:
             meant = " or ".join(map(str, expected)) if expected else "neither 401 nor 403"
             self.wrong.append(

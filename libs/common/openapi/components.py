@@ -64,6 +64,10 @@ _HEADERS: Final[Mapping[str, Part]] = {
         "description": "Names this call in logs and in the audit.",
         "schema": {"type": "string"},
     },
+    "Content-Language": {
+        "description": "The language of the texts for people.",
+        "schema": {"type": "string"},
+    },
     "Idempotent-Replayed": {
         "description": "`true` where the answer is one that was given before to the same key.",
         "schema": {"type": "string", "enum": ["true"]},
@@ -79,6 +83,16 @@ _HEADERS: Final[Mapping[str, Part]] = {
 }
 
 
+LANGUAGE: Final = {
+    "name": "Accept-Language",
+    "in": "header",
+    "required": False,
+    "description": "`vi` or `en`: in which language to answer people.",
+    "schema": {"type": "string", "examples": ["vi", "en;q=0.8"]},
+}
+"""Taken by every call, for the texts of problems; shown where an answer itself is for people."""
+
+
 def headers(*names: str) -> Part:
     """Refer to headers of an answer."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
@@ -88,7 +102,7 @@ def problem_answer(kind: type[Problem]) -> Part:
     """Describe the answer of one kind of problem."""
     return {
         "description": kind.title(),
-        "headers": headers("X-Trace-Id", *_headers_of(kind)),
+        "headers": headers("X-Trace-Id", "Content-Language", *_headers_of(kind)),
         "content": {PROBLEM_JSON: {"schema": {"$ref": PROBLEM}}},
     }
 

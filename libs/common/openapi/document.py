@@ -1,5 +1,6 @@
 """Documents as they are sent: written once, known by a tag, not sent again to who has them."""
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,9 +44,9 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/openapi.json")
 async def describe(request: Request) -> Response:
-    """Describe this service's API."""
+    """Describe this service's API; putting that together takes long enough to be in the way."""
     app = request.app
     written: Written | None = getattr(app.state, "described", None)
     if written is None:
-        written = app.state.described = Written.of(app.openapi())
+        written = app.state.described = await asyncio.to_thread(lambda: Written.of(app.openapi()))
     return written.answer(request)

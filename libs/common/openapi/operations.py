@@ -52,10 +52,14 @@ def completed(document: Part, access: Access | None, others: Iterable[type[Probl
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    for schema in schemas.values():
+        _without_titles(schema)
     for path, item in document["paths"].items():
         for method, call in item.items():
             right = access.rights.get((method.upper(), path)) if access else None
             _complete(call, schemas, right, access)
+            for parameter in call.get("parameters", ()):
+                _without_titles({"items": parameter["schema"]})
             implied = _implied(call, method, path, right, access)
             used |= _answer_by_problems(call, schemas, implied)
     general = {kind.__name__: problem_answer(kind) for kind in used.values() if _is_general(kind)}
@@ -64,6 +68,16 @@ def completed(document: Part, access: Access | None, others: Iterable[type[Probl
         document["components"][place] = document["components"].get(place, {}) | found
     document["x-problem-types"] = listed(used.values())
     return document
+
+
+def _without_titles(schema: Part) -> None:
+    """Take away the titles of a shape's parts: they repeat the names of the fields."""
+    parts = [*schema.get("properties", {}).values(), *schema.get("anyOf", ())]
+    parts += [schema[word] for word in ("items", "additionalProperties") if word in schema]
+    for part in parts:
+        if isinstance(part, dict):
+            part.pop("title", None)
+            _without_titles(part)
 
 
 def listed(some: Iterable[type[Problem]]) -> Part:
@@ -83,9 +97,8 @@ def _complete(call: Part, schemas: Part, right: Right | None, access: Access | N
         call["x-roles"] = {str(role): str(reach) for role, reach in right.may.items()}
         call["security"] = _security(right, access)
     for status, answer in call["responses"].items():
-        if not status.startswith("2"):
-            continue
-        replayed = ["Idempotent-Replayed"] if _takes_a_key(call) and status != "204" else []
+        kept = status in ("200", "201") and _takes_a_key(call)
+        replayed = ["Idempotent-Replayed"] if kept else []
         answer["headers"] = answer.get("headers", {}) | headers("X-Trace-Id", *replayed)
         if answer["description"] == "Successful Response":
             answer["description"] = _named(answer, schemas)

@@ -26,15 +26,24 @@ log = structlog.get_logger()
 
 
 class UnknownAppointment(NotFound):
-    """There is no such appointment."""
+    """There is no such appointment.
+
+    Check the id, or the code as it stands on the confirmation.
+    """
 
 
 class AppointmentOver(Conflict):
-    """The appointment was checked in, cancelled or missed."""
+    """The appointment was checked in, cancelled or missed.
+
+    Book again, or take a ticket; one that was checked in has its ticket in `ticket_id`.
+    """
 
 
 class TooEarly(Conflict):
-    """It is too early to check in."""
+    """It is too early to check in.
+
+    Check in between `check_in_from` and `check_in_until`.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,15 +34,24 @@ _FAR: Final = timedelta(days=366)
 
 
 class NoAppointments(Conflict):
-    """The centre gives no appointments."""
+    """The centre gives no appointments.
+
+    Take a ticket on the day.
+    """
 
 
 class NoSuchSlot(Conflict):
-    """No appointment slot begins at this time."""
+    """No appointment slot begins at this time.
+
+    Choose one of `slots`.
+    """
 
 
 class SlotFull(Conflict):
-    """Everybody whom the centre takes at this time is booked already."""
+    """Everybody whom the centre takes at this time is booked already.
+
+    Choose another slot of `GET /v1/appointments`.
+    """
 
 
 @dataclass(frozen=True, slots=True)

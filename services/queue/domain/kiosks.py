@@ -50,27 +50,45 @@ _NAMED_AT_MOST: Final = 100
 
 
 class NotYourKiosk(Forbidden):
-    """A kiosk acts for itself alone."""
+    """A kiosk acts for itself alone.
+
+    Name the kiosk that the credentials are of.
+    """
 
 
 class TooManyLeases(Conflict):
-    """The kiosk holds leases that it has not accounted for."""
+    """The kiosk holds leases that it has not accounted for.
+
+    Reconcile those that `leases` lists, also with no tickets, and ask again.
+    """
 
 
 class NoSeriesLeft(Conflict):
-    """Every series that kiosks of this unit may have on this day is taken."""
+    """Every series that kiosks of this unit may have on this day is taken.
+
+    Issue online; a series is free again on the next day.
+    """
 
 
 class UnknownLease(NotFound):
-    """There is no such lease."""
+    """There is no such lease.
+
+    Ask for a new lease.
+    """
 
 
 class AlreadyReconciled(Conflict):
-    """The lease was accounted for before, with other contents."""
+    """The lease was accounted for before, with other contents.
+
+    Nothing is to be sent again: what was sent at `reconciled_at` counts.
+    """
 
 
 class LeaseTooOld(Conflict):
-    """The lease ended too long ago to be accounted for."""
+    """The lease ended too long ago to be accounted for.
+
+    Tell the centre's manager; these numbers can no longer be counted.
+    """
 
 
 def check_kiosk(kiosk: str, principal: Principal) -> None:

@@ -21,7 +21,10 @@ from services.queue.models import Rating, Receipt, Ticket
 
 
 class RatedBefore(Conflict):
-    """This visit has been rated; what was said of it stays."""
+    """This visit has been rated; what was said of it stays.
+
+    Nothing is to be done.
+    """
 
 
 async def rate(

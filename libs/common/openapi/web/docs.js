@@ -4,7 +4,7 @@ window.SwaggerUIBundle({
   dom_id: "#api",
   deepLinking: true,
   defaultModelsExpandDepth: 0,
-  docExpansion: "none",
+  docExpansion: "list",
   persistAuthorization: false,
   requestSnippetsEnabled: true,
   validatorUrl: null,
