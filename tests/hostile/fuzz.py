@@ -20,6 +20,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import FailureGroup
 from schemathesis.core.parameters import ParameterLocation
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     negative_data_rejection,
@@ -88,6 +89,7 @@ def fuzz(base: str, known: Mapping[str, str], *, examples: int, seed: int) -> Ac
     with requests.Session() as session:
         session.trust_env = False
         for result in schema.get_all_operations():
+            assert isinstance(result, Ok), result
             operation = result.ok()
             if operation.path.endswith(ENDLESS):
                 continue

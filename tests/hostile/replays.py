@@ -15,7 +15,7 @@ from tests.system.walk import HERE, THERE
 
 NAME: Final = "replays"
 TICKETS: Final = "/v1/tickets"
-WISH: Final = {"unit": HERE, "channel": "kiosk"}
+WISH: Final[dict[str, Any]] = {"unit": HERE, "channel": "kiosk"}
 TWINS: Final = 12
 HERS: Final = bearer("kiosk", HERE, subject="kiosk-a")
 ANOTHERS: Final = bearer("kiosk", HERE, subject="kiosk-b")

@@ -1,6 +1,8 @@
 """Tokens and API keys that nobody here would have given, on a call that would change something."""
 
 import base64
+import hashlib
+import hmac
 import json
 import time
 from collections.abc import Iterator
@@ -59,9 +61,6 @@ class Forger:
 
     def hs256(self, secret: bytes, **head: Any) -> str:
         """Sign with a shared secret."""
-        import hashlib
-        import hmac
-
         data = f"{part({'alg': 'HS256', 'kid': self.kid} | head)}.{part(self.claims)}"
         mac = hmac.new(secret, data.encode(), hashlib.sha256).digest()
         return f"{data}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
@@ -81,7 +80,8 @@ def _algorithms(forger: Forger) -> Iterator[tuple[str, str]]:
     raw = forger.public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     pem = forger.public.public_bytes(serialization.Encoding.PEM, spki)
     der = forger.public.public_bytes(serialization.Encoding.DER, spki)
-    for name in ("none", "None", "NONE", "nOnE", "", None, 0, [], "EdDSA ", "eddsa"):
+    names: list[Any] = ["none", "None", "NONE", "nOnE", "", None, 0, [], "EdDSA ", "eddsa"]
+    for name in names:
         yield f"alg {name!r}", forger.raw({"alg": name, "kid": forger.kid})
     for what, secret in {
         "PEM": pem, "DER": der, "bytes": raw, "hex": raw.hex().encode(), "kid": forger.kid.encode(),
@@ -130,7 +130,7 @@ def _claims(forger: Forger) -> Iterator[tuple[str, str]]:
     yield "the gateway's name, the issuer's key", forger.signed(iss=GATEWAY_ISSUER)
     yield "the issuer's name, the gateway's key", forger.signed(key=gateway)
     now = int(time.time())
-    for what, changes in {
+    changed: dict[str, dict[str, Any]] = {
         "expired": {"exp": now - 60},
         "expired long ago": {"exp": 1},
         "without an end": {"exp": None},
@@ -171,7 +171,8 @@ def _claims(forger: Forger) -> Iterator[tuple[str, str]]:
         "units in lists": {"units": [[HERE]]},
         "an ID token": {"typ": "ID"},
         "a refresh token": {"typ": "Refresh"},
-    }.items():
+    }
+    for what, changes in changed.items():
         yield what, forger.signed(**changes)
 
 
