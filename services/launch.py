@@ -60,7 +60,7 @@ def _say(message: str, status: int) -> int:
 def _claim_port(settings: Settings) -> socket.socket:
     """Take the port before anything else is started, without answering on it yet."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family)
+    listener = socket.socket(family, proto=socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))

@@ -21,7 +21,8 @@ async def serving(app: ASGIApp, **changes: Any) -> AsyncIterator[int]:
 
     `changes` are uvicorn's own settings.
     """
-    with socket.socket() as listener:
+    # Only a socket that names its protocol is served without Nagle's delay, 40 ms to an answer.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind((HOST, 0))
         usual: dict[str, Any] = {
             "lifespan": "off",

@@ -194,9 +194,13 @@ class Verifier:
             units = []
         if not isinstance(units, list) or not all(isinstance(unit, str) for unit in units):
             raise Unauthenticated(say("the token's units are not a list of codes"))
-        return Principal(
+        principal = Principal(
             str(claims["sub"]), role, frozenset(_without_prefix(units, names.units_prefix))
         )
+        # They go into logs, the audit and the scope of idempotency keys.
+        if not all(map(_is_name, (principal.subject, role, *principal.units))):
+            raise Unauthenticated(say("the token's subject, role or units are no printable text"))
+        return principal
 
     def _role(self, named: Any, prefix: str) -> str:
         """Find the one role among what a token names; what another one includes does not count."""
@@ -216,6 +220,10 @@ class Verifier:
                 say("the token names several roles: {roles}", roles=", ".join(sorted(found)))
             )
         return found.pop()
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and text.isprintable()
 
 
 _NOT_FOR_ACCESS = ("ID", "Refresh", "Offline", "Logout")

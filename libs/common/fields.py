@@ -42,9 +42,10 @@ class Page(Out, Generic[T]):
     next_cursor: str | None = None
 
 
-def _written(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise ValueError(say("write it as text"))  # noqa: TRY004  (pydantic turns ValueError into 422)
+def _written_day(value: Any) -> Any:
+    # Left to itself the parser would also take a count of seconds, or an instant at midnight.
+    if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value, re.ASCII):
+        raise ValueError(say("write it like 2026-11-20"))
     return value
 
 
@@ -54,7 +55,7 @@ def _printable(value: str) -> str:
     return value
 
 
-Day = Annotated[date, BeforeValidator(_written), Field(strict=False)]
+Day = Annotated[date, BeforeValidator(_written_day), Field(strict=False)]
 """A date, ISO (2026-11-20)."""
 
 

@@ -76,10 +76,14 @@ async def idempotency_key(
     """Read the key of a call; its scope is principal, method and path.
 
     Raises:
-        Malformed: a caller without credentials sent something else than a UUID.
+        Malformed: several keys, or a caller without credentials sent something else than a UUID.
     """
     if key is None:
         return None
+    if len(request.headers.getlist(HEADER)) > 1:
+        raise malformed_field(
+            HEADER, say("send one key; of several, nobody can tell which is meant")
+        )
     if principal.anonymous and not _is_uuid(key):
         raise malformed_field(HEADER, say("without credentials the key must be a UUID"))
     scope = "\0".join((principal.role, principal.subject, request.method, request.url.path, key))

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from libs.common.audit import Entry, HotPool
 from libs.common.auth import NOBODY, Principal, caller
-from libs.common.db import transient
+from libs.common.db import refused_value, transient
 from libs.common.problems import Forbidden, Problem
 
 
@@ -130,6 +130,8 @@ def _outcome_of(error: Exception) -> tuple[str, int]:
         case HTTPException():
             return "refused", error.status_code
         case RequestValidationError():
+            return "refused", 422
+        case _ if refused_value(error):
             return "refused", 422
         case _:
             return "failed", 503 if transient(error) else 500

@@ -4,7 +4,7 @@ from datetime import date
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, status
-from pydantic import ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field
 from sqlalchemy import func, select
 
 from libs.common.db import Session
@@ -69,14 +69,14 @@ class Closing(In):
 class Heir(Out):
     """A successor as shown."""
 
-    code: str = Field(validation_alias="successor")
+    code: str = Field(validation_alias=AliasChoices("code", "successor"))
     relation: str
 
 
 class Ancestor(Out):
     """A predecessor as shown."""
 
-    code: str = Field(validation_alias="predecessor")
+    code: str = Field(validation_alias=AliasChoices("code", "predecessor"))
     relation: str
 
 
@@ -139,7 +139,7 @@ async def list_units(
     status: UnitStatus | None = None,
     level: Annotated[int | None, Query(ge=1, le=10)] = None,
     parent: UnitCode | None = None,
-    at: date | None = None,
+    at: Day | None = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[UnitOut]:
@@ -170,7 +170,7 @@ async def establish(body: UnitIn, session: Session, now: Now, _: CityOffice) -> 
 
 @units.get("/{unit}", response_model=UnitOut, responses=refusals(UnknownUnit))
 async def show_unit(
-    unit: AnyUnit, session: Session, registry: Registry, at: date | None = None
+    unit: AnyUnit, session: Session, registry: Registry, at: Day | None = None
 ) -> UnitOut:
     """Show the record of a code: closed ones too, with their successors."""
     if at is not None:
@@ -187,7 +187,7 @@ async def show_unit(
     operation_id="resolve_unit",
     responses=refusals(UnknownUnit),
 )
-async def resolve(unit: AnyUnit, registry: Registry, at: date | None = None) -> dict[str, Any]:
+async def resolve(unit: AnyUnit, registry: Registry, at: Day | None = None) -> dict[str, Any]:
     """Tell which unit a code stands for now, or stood for on a day."""
     found = registry.resolve(unit, at)
     if not found:
@@ -237,8 +237,8 @@ class CentreIn(In):
     """What is known of a one-stop centre."""
 
     address: Line | None = None
-    latitude: Annotated[float, Field(ge=-90, le=90, strict=False)] | None = None
-    longitude: Annotated[float, Field(ge=-180, le=180, strict=False)] | None = None
+    latitude: Annotated[float, Field(ge=-90, le=90)] | None = None
+    longitude: Annotated[float, Field(ge=-180, le=180)] | None = None
     hotlines: list[Line] = Field(default_factory=list, max_length=10)
     hours: OpeningHours
     counters_planned: int = Field(ge=1, le=99)
@@ -349,7 +349,7 @@ async def list_procedures(
     q: Search = None,
     field: Search = None,
     level: Level | None = None,
-    at: date | None = None,
+    at: Day | None = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[ProcedureOut]:
@@ -375,7 +375,7 @@ async def list_procedures(
 
 
 @procedures.get("/coverage", response_model=Coverage, operation_id="show_coverage")
-async def coverage(session: Session, now: Now, at: date | None = None) -> Coverage:
+async def coverage(session: Session, now: Now, at: Day | None = None) -> Coverage:
     """Tell which share of the procedures in force is boundary-independent (order, item 13)."""
     day = at or business_day(now)
     in_force = domain.versions_in_force(day).subquery()
@@ -393,7 +393,7 @@ async def coverage(session: Session, now: Now, at: date | None = None) -> Covera
 
 @procedures.get("/{code}", response_model=ProcedureOut, responses=refusals(UnknownProcedure))
 async def show_procedure(
-    code: ProcedureCode, session: Session, now: Now, at: date | None = None
+    code: ProcedureCode, session: Session, now: Now, at: Day | None = None
 ) -> ProcedureOut:
     """Show a procedure as it is in force on a day (today unless said)."""
     day = at or business_day(now)
@@ -407,7 +407,7 @@ async def show_procedure(
 )
 async def put_version(
     code: ProcedureCode,
-    valid_from: date,
+    valid_from: Day,
     body: ProcedureIn,
     session: Session,
     now: Now,
@@ -427,7 +427,7 @@ class OverrideIn(In):
 
     kind: Literal["off", "work"]
     decision: Line
-    note: Annotated[str, Field(max_length=300)] = ""
+    note: Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f]*$")] = ""
     in_lieu_of: Day | None = None
 
 
@@ -441,7 +441,7 @@ class NoException(NotFound):
     operation_id="show_calendar_override",
     responses=refusals(NoException),
 )
-async def show_override(day: date, session: Session) -> DayOverride:
+async def show_override(day: Day, session: Session) -> DayOverride:
     """Show why a day is an exception."""
     row = await session.get(models.CalendarOverride, day)
     if row is None or row.kind is None:
@@ -451,7 +451,7 @@ async def show_override(day: date, session: Session) -> DayOverride:
 
 @calendar.put("/overrides/{day}", response_model=DayOverride, operation_id="put_calendar_override")
 async def put_override(
-    day: date, body: OverrideIn, session: Session, now: Now, _: CityOffice
+    day: Day, body: OverrideIn, session: Session, now: Now, _: CityOffice
 ) -> DayOverride:
     """Make a day an exception from weekend and holiday rules."""
     override = DayOverride.model_validate({**body.model_dump(), "date": day})
@@ -465,14 +465,14 @@ async def put_override(
     operation_id="delete_calendar_override",
     responses=refusals(NoException),
 )
-async def delete_override(day: date, session: Session, now: Now, _: CityOffice) -> None:
+async def delete_override(day: Day, session: Session, now: Now, _: CityOffice) -> None:
     """Take an exception back."""
     await show_override(day, session)
     await domain.set_override(session, day, None, at=now)
 
 
 @calendar.get("/{day}", response_model=CalendarDay, operation_id="show_calendar_day")
-async def show_day(day: date, session: Session) -> CalendarDay:
+async def show_day(day: Day, session: Session) -> CalendarDay:
     """Tell whether a day is worked, and why."""
     return await domain.calendar_day(session, day)
 

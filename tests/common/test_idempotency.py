@@ -303,6 +303,14 @@ async def test_any_bytes_that_http_lets_into_a_header_make_a_key(
         assert (REPLAYED in answer.headers) is expected
 
 
+async def test_of_two_keys_none_is_taken(client: httpx.AsyncClient) -> None:
+    twice = [(HEADER, "a"), (HEADER, "a")]
+    refused = await client.post("/v1/things", json={"name": "a"}, headers=twice)
+    assert refused.status_code == 422
+    assert fields_of(refused) == {HEADER}
+    assert await noted(client) == 0
+
+
 async def test_many_different_keys_at_once_all_have_their_effect(
     client: httpx.AsyncClient,
 ) -> None:

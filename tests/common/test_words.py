@@ -150,15 +150,15 @@ def test_validators_speak_in_words_too(package: str) -> None:
 
 
 def test_words_are_english_wherever_a_text_is_wanted() -> None:
-    words = say("{field}: {message}", field="unit", message=say("write it as text"))
-    assert words == "unit: write it as text"
+    words = say("{field}: {message}", field="unit", message=say("write it like 2026-11-20"))
+    assert words == "unit: write it like 2026-11-20"
     assert f"{words}" == str(words) == said(words, ENGLISH)
     assert type(said(words, ENGLISH)) is str
 
 
 def test_sentences_within_sentences_are_translated_too() -> None:
-    words = say("{field}: {message}", field="unit", message=say("write it as text"))
-    assert said(words, VIETNAMESE) == "unit: hãy viết dưới dạng văn bản"
+    words = say("{field}: {message}", field="unit", message=say("write it like 2026-11-20"))
+    assert said(words, VIETNAMESE) == "unit: hãy viết theo mẫu 2026-11-20"
     assert either(["a", "b", "c"]) == "a or b or c"
     assert said(either(["a", "b", "c"]), VIETNAMESE) == "a hoặc b hoặc c"
 

@@ -48,6 +48,9 @@ async def test_a_centre_that_cannot_be_is_refused_by_field(registry: httpx.Async
     named = fields_of(answer)
     assert {"latitude", "counters_planned"} <= named
     assert any(field.startswith("hours") for field in named)
+    for position in (True, "10.77"):
+        coerced = await registry.put(path, json=centre(latitude=position), headers=CITY)
+        assert fields_of(coerced) == {"latitude"}
     unknown = await registry.put(path, json=centre(procedures=["1.999999"]), headers=CITY)
     assert fields_of(unknown) == {"procedures"}
     assert (await registry.get(path)).json()["version"] == 1
@@ -148,3 +151,21 @@ async def test_an_exception_is_made_and_taken_back(registry: httpx.AsyncClient) 
     assert (await registry.get("/v1/calendar/2026-12-24")).json()["working"]
     assert (await registry.put(path, json={"kind": "party"}, headers=CITY)).status_code == 422
     assert (await registry.get("/v1/calendar/2026-13-01")).status_code == 422
+
+
+async def test_a_day_is_written_as_a_day_and_in_no_other_way(registry: httpx.AsyncClient) -> None:
+    body = {"kind": "off", "decision": "7/QĐ"}
+    for day in ("0", "1762041600", "2026-12-24T00:00:00", "2026-12-24T00:00:00Z", "２０２６-12-24"):
+        refused = await registry.put(f"/v1/calendar/overrides/{day}", json=body, headers=CITY)
+        assert refused.status_code == 422
+        assert fields_of(refused) == {"day"}
+        assert (await registry.get("/v1/units", params={"at": day})).status_code == 422
+
+
+async def test_the_note_of_an_exception_is_text_that_can_be_kept(
+    registry: httpx.AsyncClient,
+) -> None:
+    body = {"kind": "off", "decision": "7/QĐ", "note": "a\0b"}
+    refused = await registry.put("/v1/calendar/overrides/2026-12-24", json=body, headers=CITY)
+    assert refused.status_code == 422
+    assert fields_of(refused) == {"note"}

@@ -17,6 +17,7 @@ import pytest
 import services.queue
 from libs.common.audit import with_entry
 from libs.common.db import connector, service_url
+from libs.common.routes import _outcome_of
 from libs.common.settings import SERVICES
 from libs.contracts.roles import RULES
 from services.embedded import city
@@ -237,6 +238,11 @@ async def test_a_hot_path_of_another_form_is_noted_right_after(whole: httpx.Asyn
     with patch("libs.common.audit.with_entry", lambda _: None):
         taken = await ticket(whole)
     assert (await entry(whole, taken))["object"] == taken.json()["id"]
+
+
+def test_a_value_that_the_database_refuses_is_refused_and_no_failure() -> None:
+    assert _outcome_of(asyncpg.CharacterNotInRepertoireError("NUL")) == ("refused", 422)
+    assert _outcome_of(asyncpg.UndefinedTableError("a defect")) == ("failed", 500)
 
 
 # Append-only ----------------------------------------------------------------------------------

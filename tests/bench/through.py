@@ -1,0 +1,203 @@
+"""The same calls straight at the service and through the door, in process and over HTTP."""
+
+import asyncio
+import os
+import random
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from libs.common.auth import DevelopmentIssuer
+from services.embedded import APPS, city
+from tests.serving import with_state
+from tests.support import DATA_DIR, settings_for
+from tests.system.city import free_port, service
+from tests.system.walk import HERE, ask
+
+CLIENTS: Final = 16
+CALLS: Final = 640
+ROUNDS: Final = 7
+
+Ask = Callable[[str, str, Mapping[str, str], Any], Awaitable[int]]
+"""Makes a call and answers its status: method, path, headers, body."""
+
+
+@dataclass
+class Way:
+    """One way to the service, and what it took."""
+
+    name: str
+    ask: Ask
+    pids: tuple[int, ...]
+    """The processes whose time counts: the service's, and the door's where it is another one."""
+    costs: dict[str, list[float]] = field(default_factory=dict)
+    """By call: microseconds of processor time, a figure to a round."""
+    rates: dict[str, list[float]] = field(default_factory=dict)
+    waits: dict[str, list[float]] = field(default_factory=dict)
+    """By call: seconds, a figure to a call."""
+
+    def processor_seconds(self) -> float:
+        """Give the processor time of its processes."""
+        if self.pids == (os.getpid(),):
+            return time.process_time()
+        ticks = 0
+        for pid in self.pids:
+            spent = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+            ticks += int(spent[11]) + int(spent[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@cache
+def shown(role: str, subject: str) -> dict[str, str]:
+    """Show who calls, with a token signed once."""
+    token = DevelopmentIssuer(DATA_DIR).token(role, subject=subject, units=[HERE])
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def look(ask: Ask, _: int) -> int:
+    """Read what waits, which the service has in memory."""
+    assert await ask("GET", f"/v1/units/{HERE}/queue", {}, None) == 200
+    return 1
+
+
+async def issue(ask: Ask, _: int) -> int:
+    """Take a ticket."""
+    wish = {"unit": HERE, "channel": "kiosk"}
+    assert await ask("POST", "/v1/tickets", shown("kiosk", "kiosk-1"), wish) == 201
+    return 1
+
+
+async def call_next(ask: Ask, client: int) -> int:
+    """Call the next one; the counter is freed for the call after by its hand-back."""
+    counter = f"/v1/units/{HERE}/counters/{client + 1}"
+    officer, manager = shown("officer", f"officer-{client}"), shown("manager", "manager-1")
+    assert await ask("POST", f"{counter}/call-next", officer, None) == 200
+    assert await ask("POST", f"{counter}/hand-back", manager, None) == 200
+    return 2
+
+
+CALLS_MADE: Final = {
+    "GET …/queue": look,
+    "POST /v1/tickets": issue,
+    "POST …/call-next (and hand-back)": call_next,
+}
+
+
+async def play(way: Way, name: str) -> None:
+    """Make one round of a call with all clients at once."""
+    make = CALLS_MADE[name]
+    waits: list[float] = []
+    made = 0
+
+    async def timed(*arguments: Any) -> int:
+        begun = time.perf_counter()
+        status = await way.ask(*arguments)
+        waits.append(time.perf_counter() - begun)
+        return status
+
+    async def client(number: int) -> None:
+        nonlocal made
+        while made < CALLS:
+            made += await make(timed, number)
+
+    spent, begun = way.processor_seconds(), time.perf_counter()
+    await asyncio.gather(*map(client, range(CLIENTS)))
+    took = time.perf_counter() - begun
+    way.costs.setdefault(name, []).append((way.processor_seconds() - spent) / len(waits) * 1e6)
+    way.rates.setdefault(name, []).append(len(waits) / took)
+    way.waits.setdefault(name, []).extend(waits)
+
+
+def _in_process(app: Any) -> Ask:
+    async def call(method: str, path: str, headers: Mapping[str, str], body: Any) -> int:
+        return (await ask(app, method, path, dict(headers), body)).status
+
+    return call
+
+
+def _over_http(session: aiohttp.ClientSession, base: str) -> Ask:
+    async def call(method: str, path: str, headers: Mapping[str, str], body: Any) -> int:
+        async with session.request(method, base + path, headers=headers, json=body) as answer:
+            await answer.read()
+            return answer.status
+
+    return call
+
+
+@asynccontextmanager
+async def _ways(url: str) -> AsyncIterator[list[Way]]:
+    """Start the city in this process, and queue and gateway in two others, on one database."""
+    ports = {name: free_port() for name in ("queue", "gateway")}
+    settings = {"database_url": url, "queue_url": f"http://127.0.0.1:{ports['queue']}"}
+    with ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(service(name, port, DATA_DIR, **settings))
+            for name, port in ports.items()
+        }
+        for process in processes.values():
+            await asyncio.to_thread(process.wait_until_ready)
+        pids = {name: process.process.pid for name, process in processes.items()}
+        async with (
+            city(settings_for(url, database_pool=8)) as whole,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CLIENTS)) as session,
+        ):
+            alone = with_state(APPS["queue"], whole._states["queue"])
+            here = (os.getpid(),)
+            straight = _over_http(session, settings["queue_url"])
+            through = _over_http(session, processes["gateway"].base)
+            while (await ask(whole, "GET", "/readyz", {})).status != 200:
+                await asyncio.sleep(0.05)
+            yield [
+                Way("in process, the service alone", _in_process(alone), here),
+                Way("in process, through the door", _in_process(whole), here),
+                Way("over HTTP, the service alone", straight, (pids["queue"],)),
+                Way("over HTTP, through the door", through, (pids["queue"], pids["gateway"])),
+            ]
+
+
+async def _prepare(way: Way) -> None:
+    """Open a counter for each client, and let more wait than will be called."""
+    manager = shown("manager", "manager-1")
+    for number in range(1, CLIENTS + 1):
+        body = {"state": "open", "series": ["A"]}
+        path = f"/v1/units/{HERE}/counters/{number}"
+        assert await way.ask("PUT", path, manager, body) == 200
+    for _ in range(2 * CLIENTS):
+        await issue(way.ask, 0)
+
+
+async def through_the_door(url: str) -> None:
+    """Play every call by every way by turns, and print the table."""
+    async with _ways(url) as ways:
+        await _prepare(ways[0])
+        turns = [(way, name) for way in ways for name in CALLS_MADE]
+        for number in count():
+            for way, name in random.sample(turns, len(turns)):
+                await play(way, name)
+            if number == 0:  # the first round warms up
+                for way in ways:
+                    for kept in (way.costs, way.rates, way.waits):
+                        kept.clear()
+            elif number == ROUNDS:
+                break
+    print(
+        f"{ROUNDS} rounds of {CALLS} calls with {CLIENTS} clients, load {os.getloadavg()[0]:.1f}:"
+    )
+    print("| call | way | processor µs/call | calls/s | P50 | P99 |")
+    print("|---|---|---:|---:|---:|---:|")
+    for name in CALLS_MADE:
+        for way in ways:
+            hundredths = statistics.quantiles(way.waits[name], n=100)
+            print(
+                f"| `{name}` | {way.name} | {statistics.median(way.costs[name]):.0f} "
+                f"| {statistics.median(way.rates[name]):,.0f} "
+                f"| {hundredths[49] * 1e3:.1f} ms | {hundredths[98] * 1e3:.1f} ms |"
+            )

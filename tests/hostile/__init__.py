@@ -1,0 +1,1 @@
+"""Hostile input: corpora against the whole city through its door, and its description fuzzed."""
