@@ -30,8 +30,8 @@ HERE = (10.7805, 106.704)
 NIGHT = datetime.fromisoformat("2026-11-16T23:00:00+07:00")
 
 
-def loads(known: City, *, asked: int, others: int, age: float = 0) -> City:
-    """Give a city whose queues tell these waits."""
+def loads(known: City, *, asked: int, others: int, age: float = -3600) -> City:
+    """Give a city whose queues tell these waits, dated ahead lest they grow old meanwhile."""
     told = copy_of(known)
     for unit in told.registry.centres:
         feed(told, unit, asked if unit == ASKED else others, age=age)
