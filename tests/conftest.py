@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from itertools import count
 
 import asyncpg
+import hypothesis
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -23,9 +24,12 @@ _numbers = count(1)
 
 def pytest_configure() -> None:
     """Hear Ctrl-C again where a script started the run in its background, which makes it deaf, and
-    every program that the tests start and interrupt."""
+    every program that the tests start and interrupt. And time nothing."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A busy machine is no defect: no example of a property is timed.
+    hypothesis.settings.register_profile("motcua", deadline=None)
+    hypothesis.settings.load_profile("motcua")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

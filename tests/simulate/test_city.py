@@ -15,7 +15,7 @@ import pytest
 
 from services.simulate import Outcome, Refused, Settings, run
 from tests.support import reachable_folder
-from tests.system.city import City, embedded, environment, visit
+from tests.system.city import City, copy_of, embedded, environment, made_before, visit
 
 pytestmark = pytest.mark.system
 
@@ -27,6 +27,20 @@ def folder() -> Iterator[Path]:
     """Give an empty data folder."""
     with reachable_folder() as folder:
         yield folder
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """Give a data folder to copy: of a city that stopped before any play begins."""
+    with made_before(clock="2026-11-15T06:00+07:00,x1", hours="official") as folder:
+        yield folder
+
+
+@pytest.fixture
+def kept(folder: Path, made: Path) -> Path:
+    """Give the data folder of a city that was started before."""
+    copy_of(made, folder)
+    return folder
 
 
 def settings_for(city: City, until: time = time(8, 30), units: int = 5) -> Settings:
@@ -68,8 +82,8 @@ def assert_lively(outcome: Outcome) -> None:
     assert outcome.cost.repeats > 10
 
 
-def test_five_units_for_an_hour_agree_with_the_report_line_by_line(folder: Path) -> None:
-    with embedded(folder, clock=CLOCK, hours="official") as city:
+def test_five_units_for_an_hour_agree_with_the_report_line_by_line(kept: Path) -> None:
+    with embedded(kept, clock=CLOCK, hours="official") as city:
         outcome = run(settings_for(city))
         assert [(line.row, line.name, line.ours, line.theirs) for line in outcome.differences] == []
         assert outcome.ledger.violations == []
@@ -99,9 +113,9 @@ async def lose_one(url: str) -> None:
         await connection.close()
 
 
-def test_one_event_lost_on_purpose_is_found_and_said(folder: Path) -> None:
-    with embedded(folder, clock=CLOCK, hours="official") as city:
-        asyncio.run(lose_one((folder / "embedded-database-url").read_text("ascii")))
+def test_one_event_lost_on_purpose_is_found_and_said(kept: Path) -> None:
+    with embedded(kept, clock=CLOCK, hours="official") as city:
+        asyncio.run(lose_one((kept / "embedded-database-url").read_text("ascii")))
         status, said, _ = finished(simulate(city, "--to", "07:50", "--settle", "3"))
     assert status == 1, said
     assert "2 differences:" in said
@@ -110,8 +124,8 @@ def test_one_event_lost_on_purpose_is_found_and_said(folder: Path) -> None:
     assert "DIFFERS" in said
 
 
-def test_ctrl_c_ends_the_play_with_what_there_is(folder: Path) -> None:
-    with embedded(folder, clock=CLOCK, hours="official") as city:
+def test_ctrl_c_ends_the_play_with_what_there_is(kept: Path) -> None:
+    with embedded(kept, clock=CLOCK, hours="official") as city:
         play = simulate(city, "--to", "16:00")
         wall.sleep(12)
         play.send_signal(signal.SIGINT)
@@ -125,8 +139,8 @@ def test_ctrl_c_ends_the_play_with_what_there_is(folder: Path) -> None:
         assert "wait P50 / P95 / max" in said
 
 
-def test_a_city_that_goes_away_leaves_the_books_and_status_1(folder: Path) -> None:
-    with embedded(folder, clock=CLOCK, hours="official") as city:
+def test_a_city_that_goes_away_leaves_the_books_and_status_1(kept: Path) -> None:
+    with embedded(kept, clock=CLOCK, hours="official") as city:
         play = simulate(city, "--to", "16:00", "--patience", "3")
         wall.sleep(10)
         city.process.kill()
@@ -152,8 +166,8 @@ def test_a_city_on_the_systems_clock_is_refused_with_the_command_that_starts_ano
             assert client.get("/v1/queue/overview").json()["waiting"] == 0
 
 
-def test_a_week_that_holds_data_is_refused(folder: Path) -> None:
-    with embedded(folder, clock="2026-11-16T09:00+07:00,x10") as city, city.client() as client:
+def test_a_week_that_holds_data_is_refused(kept: Path) -> None:
+    with embedded(kept, clock="2026-11-16T09:00+07:00,x10") as city, city.client() as client:
         visit(city, client)
         wall.sleep(1)
         status, _, complained = finished(simulate(city))
@@ -161,22 +175,22 @@ def test_a_week_that_holds_data_is_refused(folder: Path) -> None:
     assert "2026-W47 already holds data" in complained
 
 
-def test_who_comes_on_a_sunday_is_turned_away_and_the_report_stays_empty(folder: Path) -> None:
-    with embedded(folder, clock="2026-11-15T07:20+07:00,x240", hours="official") as city:
+def test_who_comes_on_a_sunday_is_turned_away_and_the_report_stays_empty(kept: Path) -> None:
+    with embedded(kept, clock="2026-11-15T07:20+07:00,x240", hours="official") as city:
         outcome = run(settings_for(city, time(7, 45)))
     assert outcome.ledger.turned_away > 0
     assert not outcome.ledger.tickets
     assert outcome.status == 0, (outcome.differences, outcome.ledger.violations)
 
 
-def test_refusals_say_what_to_do(folder: Path) -> None:
-    with embedded(folder, clock="2026-11-16T18:00+07:00,x1") as city:
+def test_refusals_say_what_to_do(kept: Path) -> None:
+    with embedded(kept, clock="2026-11-16T18:00+07:00,x1") as city:
         late = settings_for(city, time(17))
         with pytest.raises(Refused, match="--to"):
             run(late)
         with pytest.raises(Refused, match=r"H29\.1\b"):
-            run(Settings(url=city.base, data_dir=folder, units=("H29.1",), until=time(23)))
+            run(Settings(url=city.base, data_dir=kept, units=("H29.1",), until=time(23)))
         with pytest.raises(Refused, match="--data"):
-            run(Settings(url=city.base, data_dir=folder / "elsewhere", until=time(23)))
+            run(Settings(url=city.base, data_dir=kept / "elsewhere", until=time(23)))
     with pytest.raises(Refused, match="no city answers"):
         run(late)

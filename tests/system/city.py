@@ -16,6 +16,7 @@ from uuid import uuid4
 import httpx
 
 from libs.common.auth import DevelopmentIssuer
+from tests.support import reachable_folder
 
 UNIT = "H29.26740"
 STREAMS = (f"/v1/units/{UNIT}/queue/stream", "/v1/queue/overview/stream")
@@ -98,6 +99,23 @@ def embedded(data: Path, **settings: str | int | Path) -> Iterator[City]:
     ) as city:
         city.wait_until_ready()
         yield city
+
+
+@contextmanager
+def made_before(**settings: str | int | Path) -> Iterator[Path]:
+    """Give the data folder of a city that was started once and has stopped.
+
+    Tests that are not about a first start begin with a copy: it takes a third of the time.
+    """
+    with reachable_folder() as folder:
+        with embedded(folder, **settings):
+            pass
+        yield folder
+
+
+def copy_of(made: Path, folder: Path) -> None:
+    """Copy a data folder, with who owns what, into an empty one."""
+    subprocess.run(["cp", "-a", f"{made}/.", folder], check=True)
 
 
 @contextmanager

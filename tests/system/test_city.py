@@ -22,9 +22,11 @@ from tests.system.city import (
     STREAMS,
     UNIT,
     City,
+    copy_of,
     embedded,
     environment,
     key,
+    made_before,
     report_of,
     visit,
     wait_for,
@@ -51,6 +53,20 @@ def folder() -> Iterator[Path]:
     """Give an empty data folder."""
     with reachable_folder() as folder:
         yield folder
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """Give a data folder that every test may copy."""
+    with made_before() as folder:
+        yield folder
+
+
+@pytest.fixture
+def kept(folder: Path, made: Path) -> Path:
+    """Give the data folder of a city that was started before."""
+    copy_of(made, folder)
+    return folder
 
 
 @pytest.fixture
@@ -199,9 +215,9 @@ def test_bad_input_gets_a_clear_problem(city: City, client: httpx.Client) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_everything_and_the_next_start_keeps_the_data(
-    folder: Path, number: signal.Signals
+    kept: Path, number: signal.Signals
 ) -> None:
-    with embedded(folder) as city, city.client() as client:
+    with embedded(kept) as city, city.client() as client:
         made = visit(city, client)
         (postgres,) = children_of(city)
         with watched(city, *STREAMS) as streams:
@@ -210,7 +226,7 @@ def test_a_signal_stops_everything_and_the_next_start_keeps_the_data(
                 list(lines)  # each came to its end: cut off, this would raise
         assert city.process.returncode == 0
         assert not alive(postgres)
-    with embedded(folder) as city, city.client() as client:
+    with embedded(kept) as city, city.client() as client:
         ticket = client.get(f"/v1/tickets/{made['ticket']['id']}")
         assert ticket.json()["status"] == "finished"
         code = made["dossier"]["code"]
@@ -225,8 +241,8 @@ def test_a_signal_stops_everything_and_the_next_start_keeps_the_data(
         )
 
 
-def test_a_city_killed_at_once_comes_back_with_every_acknowledged_write(folder: Path) -> None:
-    with embedded(folder) as city, city.client() as client:
+def test_a_city_killed_at_once_comes_back_with_every_acknowledged_write(kept: Path) -> None:
+    with embedded(kept) as city, city.client() as client:
         issued = [
             client.post("/v1/tickets", json={"unit": UNIT, "channel": "web"}).json()
             for _ in range(20)
@@ -235,7 +251,7 @@ def test_a_city_killed_at_once_comes_back_with_every_acknowledged_write(folder: 
         os.kill(city.process.pid, signal.SIGKILL)
         city.process.wait(10)
         wait_for(lambda: not alive(postgres), 10, "the server goes with its parent")
-    with embedded(folder) as city, city.client() as client:
+    with embedded(kept) as city, city.client() as client:
         shown = [client.get(f"/v1/tickets/{ticket['id']}").json() for ticket in issued]
         assert [ticket["number"] for ticket in shown] == [f"A{n:03}" for n in range(1, 21)]
         wait_for(
@@ -245,8 +261,8 @@ def test_a_city_killed_at_once_comes_back_with_every_acknowledged_write(folder: 
         )
 
 
-def test_the_city_goes_on_after_its_database_was_killed(folder: Path) -> None:
-    with embedded(folder) as city, city.client() as client:
+def test_the_city_goes_on_after_its_database_was_killed(kept: Path) -> None:
+    with embedded(kept) as city, city.client() as client:
         visit(city, client)
         (postgres,) = children_of(city)
         os.kill(postgres, signal.SIGKILL)
@@ -299,23 +315,21 @@ def test_without_server_binaries_the_message_says_what_to_install(folder: Path) 
     assert str(empty) in said
 
 
-def test_a_data_folder_of_another_version_is_left_alone(folder: Path) -> None:
-    with embedded(folder) as city:
-        city.stop()
-    (version,) = folder.rglob("data/PG_VERSION")
+def test_a_data_folder_of_another_version_is_left_alone(kept: Path) -> None:
+    (version,) = kept.rglob("data/PG_VERSION")
     before = version.read_text("ascii")
     version.write_text("9\n", "ascii")
-    said = start_and_fail(port=0, data_dir=folder)
+    said = start_and_fail(port=0, data_dir=kept)
     assert "9" in said
     assert "version" in said.lower()
     version.write_text(before, "ascii")
-    with embedded(folder) as city, city.client() as client:
+    with embedded(kept) as city, city.client() as client:
         assert len(client.get("/v1/units", params={"limit": 200}).json()["items"]) == 168
 
 
-def test_a_second_city_on_one_folder_is_refused(folder: Path) -> None:
-    with embedded(folder) as city:
-        said = start_and_fail(port=0, data_dir=folder)
+def test_a_second_city_on_one_folder_is_refused(kept: Path) -> None:
+    with embedded(kept) as city:
+        said = start_and_fail(port=0, data_dir=kept)
         assert "cannot start" in said
         assert city.process.poll() is None
         assert httpx.get(f"{city.base}/readyz").status_code == 200
