@@ -23,8 +23,8 @@ from tests.system.city import free_port, service
 from tests.system.walk import HERE, ask
 
 CLIENTS: Final = 16
-CALLS: Final = 320
-ROUNDS: Final = 5
+CALLS: Final = 96
+ROUNDS: Final = 3
 
 Ask = Callable[..., Awaitable[int]]
 """Makes a call and answers its status: method, path, headers, body, and where to note the ticket
