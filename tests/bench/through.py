@@ -1,6 +1,7 @@
 """The same calls straight at the service and through the door, in process and over HTTP."""
 
 import asyncio
+import json
 import os
 import random
 import statistics
@@ -9,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,11 +23,12 @@ from tests.system.city import free_port, service
 from tests.system.walk import HERE, ask
 
 CLIENTS: Final = 16
-CALLS: Final = 640
-ROUNDS: Final = 7
+CALLS: Final = 96
+ROUNDS: Final = 3
 
-Ask = Callable[[str, str, Mapping[str, str], Any], Awaitable[int]]
-"""Makes a call and answers its status: method, path, headers, body."""
+Ask = Callable[..., Awaitable[int]]
+"""Makes a call and answers its status: method, path, headers, body, and where to note the ticket
+that is answered."""
 
 
 @dataclass
@@ -75,19 +76,22 @@ async def issue(ask: Ask, _: int) -> int:
     return 1
 
 
-async def call_next(ask: Ask, client: int) -> int:
-    """Call the next one; the counter is freed for the call after by its hand-back."""
+async def serve(ask: Ask, client: int) -> int:
+    """Call the next one, begin and finish."""
+    officer = shown("officer", f"officer-{client}")
     counter = f"/v1/units/{HERE}/counters/{client + 1}"
-    officer, manager = shown("officer", f"officer-{client}"), shown("manager", "manager-1")
-    assert await ask("POST", f"{counter}/call-next", officer, None) == 200
-    assert await ask("POST", f"{counter}/hand-back", manager, None) == 200
-    return 2
+    ticket: dict[str, str] = {}
+    assert await ask("POST", f"{counter}/call-next", officer, None, ticket) == 200
+    for step in ("start", "finish"):
+        path = f"/v1/tickets/{ticket['id']}/{step}"
+        assert await ask("POST", path, officer, None, ticket) == 200
+    return 3
 
 
 CALLS_MADE: Final = {
     "GET …/queue": look,
     "POST /v1/tickets": issue,
-    "POST …/call-next (and hand-back)": call_next,
+    "POST …/call-next, …/start, …/finish": serve,
 }
 
 
@@ -106,7 +110,8 @@ async def play(way: Way, name: str) -> None:
     async def client(number: int) -> None:
         nonlocal made
         while made < CALLS:
-            made += await make(timed, number)
+            more = await make(timed, number)  # on a line of its own: others count meanwhile
+            made += more
 
     spent, begun = way.processor_seconds(), time.perf_counter()
     await asyncio.gather(*map(client, range(CLIENTS)))
@@ -117,49 +122,62 @@ async def play(way: Way, name: str) -> None:
 
 
 def _in_process(app: Any) -> Ask:
-    async def call(method: str, path: str, headers: Mapping[str, str], body: Any) -> int:
-        return (await ask(app, method, path, dict(headers), body)).status
+    async def call(
+        method: str, path: str, headers: Mapping[str, str], body: Any, ticket: Any = None
+    ) -> int:
+        answer = await ask(app, method, path, dict(headers), body)
+        if ticket is not None:
+            ticket |= answer.json
+        return answer.status
 
     return call
 
 
 def _over_http(session: aiohttp.ClientSession, base: str) -> Ask:
-    async def call(method: str, path: str, headers: Mapping[str, str], body: Any) -> int:
+    async def call(
+        method: str, path: str, headers: Mapping[str, str], body: Any, ticket: Any = None
+    ) -> int:
         async with session.request(method, base + path, headers=headers, json=body) as answer:
-            await answer.read()
+            content = await answer.read()
+            if ticket is not None:
+                ticket |= json.loads(content)
             return answer.status
 
     return call
 
 
 @asynccontextmanager
-async def _ways(url: str) -> AsyncIterator[list[Way]]:
-    """Start the city in this process, and queue and gateway in two others, on one database."""
+async def _here(url: str) -> AsyncIterator[list[Way]]:
+    """Run the city in this process."""
+    async with city(settings_for(url, database_pool=8)) as whole:
+        while (await ask(whole, "GET", "/readyz", {})).status != 200:
+            await asyncio.sleep(0.05)
+        alone = with_state(APPS["queue"], whole._states["queue"])
+        pids = (os.getpid(),)
+        yield [
+            Way("in process, the service alone", _in_process(alone), pids),
+            Way("in process, through the door", _in_process(whole), pids),
+        ]
+
+
+@asynccontextmanager
+async def _apart(url: str) -> AsyncIterator[list[Way]]:
+    """Run queue and gateway as processes of their own."""
     ports = {name: free_port() for name in ("queue", "gateway")}
     settings = {"database_url": url, "queue_url": f"http://127.0.0.1:{ports['queue']}"}
     with ExitStack() as stack:
-        processes = {
-            name: stack.enter_context(service(name, port, DATA_DIR, **settings))
+        queue, gateway = (
+            stack.enter_context(service(name, port, DATA_DIR, **settings))
             for name, port in ports.items()
-        }
-        for process in processes.values():
+        )
+        for process in (queue, gateway):
             await asyncio.to_thread(process.wait_until_ready)
-        pids = {name: process.process.pid for name, process in processes.items()}
-        async with (
-            city(settings_for(url, database_pool=8)) as whole,
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CLIENTS)) as session,
-        ):
-            alone = with_state(APPS["queue"], whole._states["queue"])
-            here = (os.getpid(),)
-            straight = _over_http(session, settings["queue_url"])
-            through = _over_http(session, processes["gateway"].base)
-            while (await ask(whole, "GET", "/readyz", {})).status != 200:
-                await asyncio.sleep(0.05)
+        pids = (queue.process.pid, gateway.process.pid)
+        connector = aiohttp.TCPConnector(limit=CLIENTS)
+        async with aiohttp.ClientSession(connector=connector) as session:
             yield [
-                Way("in process, the service alone", _in_process(alone), here),
-                Way("in process, through the door", _in_process(whole), here),
-                Way("over HTTP, the service alone", straight, (pids["queue"],)),
-                Way("over HTTP, through the door", through, (pids["queue"], pids["gateway"])),
+                Way("over HTTP, the service alone", _over_http(session, queue.base), pids[:1]),
+                Way("over HTTP, through the door", _over_http(session, gateway.base), pids),
             ]
 
 
@@ -170,27 +188,31 @@ async def _prepare(way: Way) -> None:
         body = {"state": "open", "series": ["A"]}
         path = f"/v1/units/{HERE}/counters/{number}"
         assert await way.ask("PUT", path, manager, body) == 200
-    for _ in range(2 * CLIENTS):
+    for _ in range(CALLS):  # more than a round calls, however the turns fall
         await issue(way.ask, 0)
 
 
+async def _measure(ways: list[Way]) -> None:
+    """Play every call by every way by turns; the first round warms up."""
+    await _prepare(ways[0])
+    turns = [(way, name) for way in ways for name in CALLS_MADE]
+    for number in range(ROUNDS + 1):
+        for way, name in random.sample(turns, len(turns)):
+            await play(way, name)
+        if number == 0:
+            for way in ways:
+                for kept in (way.costs, way.rates, way.waits):
+                    kept.clear()
+
+
 async def through_the_door(url: str) -> None:
-    """Play every call by every way by turns, and print the table."""
-    async with _ways(url) as ways:
-        await _prepare(ways[0])
-        turns = [(way, name) for way in ways for name in CALLS_MADE]
-        for number in count():
-            for way, name in random.sample(turns, len(turns)):
-                await play(way, name)
-            if number == 0:  # the first round warms up
-                for way in ways:
-                    for kept in (way.costs, way.rates, way.waits):
-                        kept.clear()
-            elif number == ROUNDS:
-                break
-    print(
-        f"{ROUNDS} rounds of {CALLS} calls with {CLIENTS} clients, load {os.getloadavg()[0]:.1f}:"
-    )
+    """Measure in process, then over HTTP, and print the table."""
+    ways: list[Way] = []
+    for begin in (_here, _apart):
+        async with begin(url) as these:
+            await _measure(these)
+            ways += these
+    print(f"{ROUNDS} rounds of {CALLS} calls, {CLIENTS} clients, load {os.getloadavg()[0]:.1f}:")
     print("| call | way | processor µs/call | calls/s | P50 | P99 |")
     print("|---|---|---:|---:|---:|---:|")
     for name in CALLS_MADE:
