@@ -16,6 +16,7 @@ class Tasks:
     def __init__(self) -> None:
         """Start with none."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Run work that is meant to last as long as the service."""
@@ -23,10 +24,12 @@ class Tasks:
         task.add_done_callback(self._ended)
         self._tasks[name] = task
 
-    @staticmethod
-    def _ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            log.error("task.died", task=task.get_name(), exc_info=error)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        # A library may let out a cancellation that was meant for a task of its own.
+        error = None if task.cancelled() else task.exception()
+        if self._stopping and error is None:
+            return
+        log.error("task.died", task=task.get_name(), cancelled=task.cancelled(), exc_info=error)
 
     @property
     def dead(self) -> list[str]:
@@ -35,6 +38,7 @@ class Tasks:
 
     async def stop(self) -> None:
         """Cancel everything, the last started first, and wait for it."""
+        self._stopping = True
         for task in reversed(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
