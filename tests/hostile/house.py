@@ -146,10 +146,14 @@ class House:
         )
         return rows
 
-    async def assert_serving(self) -> None:
-        """See that everybody is still served: ready, the units complete, a ticket for who asks."""
+    async def assert_ready(self) -> None:
+        """See that the city stands, whatever it was told to change."""
         ready = await self.call("GET", "/readyz")
         assert ready.status == 200, ready.body
+
+    async def assert_serving(self) -> None:
+        """See that everybody is still served: ready, the units complete, a ticket for who asks."""
+        await self.assert_ready()
         listed = await self.call("GET", "/v1/units?limit=200")
         assert len(json.loads(listed.body)["items"]) == 168
         wish = {"unit": HERE, "channel": "kiosk"}
