@@ -41,7 +41,6 @@ from services.gateway.gates import Gates
 from services.gateway.rates import Rates
 from services.queue import statements
 from services.registry.clients import hash_of
-from tests.bench.through import through_the_door
 from tests.gateway.city import record
 from tests.support import bearer, reachable_folder, settings_for
 
@@ -298,7 +297,6 @@ def main() -> None:
     configure_logging("WARNING")
     with reachable_folder() as folder, EmbeddedPostgres(folder) as server:
         asyncio.run(tickets(server.url))
-        asyncio.run(through_the_door(server.url))
 
 
 if __name__ == "__main__":

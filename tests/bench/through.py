@@ -1,4 +1,7 @@
-"""The same calls straight at the service and through the door, in process and over HTTP."""
+"""The same calls straight at the service and through the door, in process and over HTTP.
+
+`python -m tests.bench.through` prints the table, in some two minutes.
+"""
 
 import asyncio
 import json
@@ -16,15 +19,20 @@ from typing import Any, Final
 import aiohttp
 
 from libs.common.auth import DevelopmentIssuer
+from libs.common.migrate import migrate
+from libs.common.observability import configure_logging
+from libs.common.postgres import EmbeddedPostgres
+from libs.contracts.topics import all_topics
+from services.cli import seed_registry
 from services.embedded import APPS, city
 from tests.serving import with_state
-from tests.support import DATA_DIR, settings_for
+from tests.support import DATA_DIR, reachable_folder, settings_for
 from tests.system.city import free_port, service
 from tests.system.walk import HERE, ask
 
 CLIENTS: Final = 16
 CALLS: Final = 96
-ROUNDS: Final = 3
+ROUNDS: Final = 12
 
 Ask = Callable[..., Awaitable[int]]
 """Makes a call and answers its status: method, path, headers, body, and where to note the ticket
@@ -207,6 +215,9 @@ async def _measure(ways: list[Way]) -> None:
 
 async def through_the_door(url: str) -> None:
     """Measure in process, then over HTTP, and print the table."""
+    settings = settings_for(url)
+    await migrate(settings, list(all_topics()))
+    await seed_registry(settings)
     ways: list[Way] = []
     for begin in (_here, _apart):
         async with begin(url) as these:
@@ -223,3 +234,14 @@ async def through_the_door(url: str) -> None:
                 f"| {statistics.median(way.rates[name]):,.0f} "
                 f"| {hundredths[49] * 1e3:.1f} ms | {hundredths[98] * 1e3:.1f} ms |"
             )
+
+
+def main() -> None:
+    """Measure and print."""
+    configure_logging("ERROR")
+    with reachable_folder() as folder, EmbeddedPostgres(folder) as server:
+        asyncio.run(through_the_door(server.url))
+
+
+if __name__ == "__main__":
+    main()
