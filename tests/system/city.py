@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from uuid import uuid4
 import httpx
 
 from libs.common.auth import DevelopmentIssuer
+from tests.started import Started
 from tests.support import reachable_folder
 
 UNIT = "H29.26740"
@@ -48,11 +49,15 @@ def key() -> dict[str, str]:
     return {"Idempotency-Key": str(uuid4())}
 
 
+Process = Started | subprocess.Popen[bytes]
+Run = Callable[[Sequence[str], Mapping[str, str], Path], Process]
+
+
 @dataclass
 class City:
     """A running city, or a service of it."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     base: str
     data: Path
     log: Path
@@ -92,11 +97,23 @@ class City:
 @contextmanager
 def embedded(data: Path, **settings: str | int | Path) -> Iterator[City]:
     """Run the whole city in one process on a data folder."""
+    with _embedded(data, Started, settings) as city:
+        yield city
+
+
+@contextmanager
+def embedded_by_command(data: Path) -> Iterator[City]:
+    """Run it as a person does, importing everything anew."""
+    with _embedded(data, _as_command, {}) as city:
+        yield city
+
+
+@contextmanager
+def _embedded(data: Path, run: Run, settings: dict[str, str | int | Path]) -> Iterator[City]:
     port = free_port()
     data.mkdir(parents=True, exist_ok=True)
-    with _process(
-        ["-m", "services.embedded"], data, port, environment(port=port, data_dir=data, **settings)
-    ) as city:
+    env = environment(port=port, data_dir=data, **settings)
+    with _process(["-m", "services.embedded"], data, port, env, run=run) as city:
         city.wait_until_ready()
         yield city
 
@@ -128,23 +145,32 @@ def service(name: str, port: int, data: Path, **settings: str | int | Path) -> I
 
 @contextmanager
 def _process(
-    command: list[str], data: Path, port: int, env: dict[str, str], name: str = "city"
+    command: list[str],
+    data: Path,
+    port: int,
+    env: dict[str, str],
+    name: str = "city",
+    run: Run = Started,
 ) -> Iterator[City]:
     log = data / f"{name}.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            env=env,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    process = run(command, env, log)
     city = City(process, f"http://127.0.0.1:{port}", data, log)
     try:
         yield city
     finally:
         if process.poll() is None:
             city.stop()
+
+
+def _as_command(command: Sequence[str], env: Mapping[str, str], log: Path) -> Process:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, *command],
+            env=env,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 @contextmanager
