@@ -10,7 +10,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from libs.common.settings import SERVICES
@@ -61,6 +61,23 @@ class Started:
     def kill(self) -> None:
         """End it as a crash would."""
         self.send_signal(signal.SIGKILL)
+
+
+Process = Started | subprocess.Popen[bytes]
+Run = Callable[[Sequence[str], Mapping[str, str], Path], Process]
+"""Runs a command in an environment, its output added to a log."""
+
+
+def as_command(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
+    """Start it as a person does: it imports everything anew."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, *command],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 def _run(command: Sequence[str], environment: dict[str, str], log: Path) -> None:

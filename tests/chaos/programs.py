@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Self
+from typing import ClassVar, Self
 
 import aiohttp
 
 from services.cli import EMBEDDED_URL
-from tests.started import Started
+from tests.started import Process, Run, Started
 from tests.system.city import environment, free_port
 
 
@@ -28,7 +28,9 @@ class Program:
     settings: dict[str, str | Path | int]
     data: Path
     port: int
-    process: Started | None = field(default=None, repr=False)
+    process: Process | None = field(default=None, repr=False)
+
+    run: ClassVar[Run] = Started
 
     @property
     def base(self) -> str:
@@ -55,7 +57,7 @@ class Program:
         """Start it, perhaps to kill itself at a fault point."""
         assert not self.alive
         settings = self.settings | ({"fault": fault} if fault else {})
-        self.process = Started(self.command, environment(**settings), self.log)
+        self.process = Program.run(self.command, environment(**settings), self.log)
 
     def kill(self) -> None:
         """End it as a crash would."""

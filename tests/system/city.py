@@ -4,9 +4,8 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from uuid import uuid4
 import httpx
 
 from libs.common.auth import DevelopmentIssuer
-from tests.started import Started
+from tests.started import Process, Run, Started, as_command
 from tests.support import reachable_folder
 
 UNIT = "H29.26740"
@@ -47,10 +46,6 @@ def environment(**settings: str | Path | int) -> dict[str, str]:
 def key() -> dict[str, str]:
     """Make a fresh idempotency key."""
     return {"Idempotency-Key": str(uuid4())}
-
-
-Process = Started | subprocess.Popen[bytes]
-Run = Callable[[Sequence[str], Mapping[str, str], Path], Process]
 
 
 @dataclass
@@ -104,7 +99,7 @@ def embedded(data: Path, **settings: str | int | Path) -> Iterator[City]:
 @contextmanager
 def embedded_by_command(data: Path) -> Iterator[City]:
     """Run it as a person does, importing everything anew."""
-    with _embedded(data, _as_command, {}) as city:
+    with _embedded(data, as_command, {}) as city:
         yield city
 
 
@@ -160,17 +155,6 @@ def _process(
     finally:
         if process.poll() is None:
             city.stop()
-
-
-def _as_command(command: Sequence[str], env: Mapping[str, str], log: Path) -> Process:
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, *command],
-            env=env,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
 
 
 @contextmanager
