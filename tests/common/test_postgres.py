@@ -421,6 +421,29 @@ async def test_another_programs_process_id_in_a_stale_lock_is_not_believed(place
         innocent.wait()
 
 
+@needs_root
+async def test_the_machines_own_server_is_not_taken_for_that_of_an_ordinary_account(
+    place: Path, state: Path
+) -> None:
+    entry = pwd.getpwnam("nobody")
+    home = place / "home"
+    home.mkdir(mode=0o700)
+    os.chown(home, entry.pw_uid, entry.pw_gid)
+    first = Host(home / "postgres", state, entry.pw_uid)
+    await write_rows(first.url())
+    (pid_file,) = home.rglob("postmaster.pid")
+    _, rest = pid_file.read_text().split("\n", 1)
+    first.stop()
+    # What a crash leaves behind: the number of a process that is gone. Nobody may look into the
+    # other server, which runs as another account.
+    with EmbeddedPostgres(place / "another"):
+        pid_file.write_text(f"{first.process.pid}\n{rest}")
+        os.chown(pid_file, entry.pw_uid, entry.pw_gid)
+        again = Host(home / "postgres", state, entry.pw_uid)
+        assert await rows(again.url()) == 1000
+        again.stop()
+
+
 @pytest.mark.usefixtures("made")
 async def test_a_server_started_by_hand_is_named_and_left_alone(
     place: Path, monkeypatch: pytest.MonkeyPatch

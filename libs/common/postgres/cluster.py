@@ -176,9 +176,16 @@ class Cluster:
 
 
 def _lives_in(here: os.stat_result, process: Path) -> bool:
+    """Tell whether a process is a server that lives here: its working folder is its data folder.
+
+    PostgreSQL serves only a folder that belongs to its own account, so that of the machine, or of
+    somebody else, is not ours even where nobody lets us look.
+    """
     try:
-        name, _, rest = (process / "stat").read_text(errors="replace").rpartition(")")
-        if name.partition("(")[2] not in {"postgres", "postmaster"} or rest.split()[0] in "ZX":
+        told = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        if told["Name"].strip() not in {"postgres", "postmaster"}:
+            return False
+        if told["State"].split()[0] in "ZX" or int(told["Uid"].split()[1]) != here.st_uid:
             return False
         return os.path.samestat(here, (process / "cwd").stat())
     except PermissionError:
