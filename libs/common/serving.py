@@ -40,7 +40,7 @@ class DrainingServer(uvicorn.Server):
         return self.force_exit or monotonic() >= self._closes_at
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """Hear signals; who was told to stop and has stopped has not failed."""
         with super().capture_signals():
             yield
@@ -57,7 +57,7 @@ def serve(app: str, protocol: type[asyncio.Protocol] | str = "auto") -> None:
         app,
         host=settings.host,
         port=settings.port,
-        http=protocol,  # type: ignore[arg-type]
+        http=protocol,
         proxy_headers=False,  # the door knows whom to believe, and services believe its tokens
         server_header=False,
         access_log=False,

@@ -95,9 +95,9 @@ async def test_nobody_is_cut_off_and_another_process_carries_the_events_on(
     def ask(leaving: City, staying: City) -> set[str]:
         """Take tickets of one process until it says that this was the last, then of the other."""
         with leaving.client() as client, staying.client() as other:
-            taken, last = set(), False
-            while not last:
-                last = take(client, taken)
+            taken: set[str] = set()
+            while not take(client, taken):
+                pass
             for _ in range(20):
                 assert not take(other, taken)
         return taken
@@ -127,7 +127,7 @@ def take(client: httpx.Client, taken: set[str]) -> bool:
     answer = client.post("/v1/tickets", json=WISH, headers=key())
     assert answer.status_code == 201, answer.text
     taken.add(answer.json()["id"])
-    return answer.headers.get("connection") == "close"
+    return bool(answer.headers.get("connection") == "close")
 
 
 async def tickets_on_the_bus(url: str) -> set[str]:
