@@ -18,11 +18,12 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY libs /src/libs
 COPY services /src/services
 COPY migrations /src/migrations
-# The interpreter could not write its bytecode beside the code later. By hash instead of by time it
-# is the same in every build.
+# The interpreter could not write its bytecode beside the code later. By hash instead of by time, by one
+# process and with the same order of sets, it hardly differs between builds.
 RUN /opt/build/bin/pip --python /opt/motcua install --no-compile --no-deps --no-build-isolation /src \
     && /opt/build/bin/pip --python /opt/motcua uninstall --yes hatchling \
-    && /opt/motcua/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/motcua/lib
+    && PYTHONHASHSEED=0 /opt/motcua/bin/python -m compileall -q \
+        --invalidation-mode unchecked-hash /opt/motcua/lib
 
 FROM ${BASE}
 # Written by hand: `useradd` would note the day. The number is what Kubernetes checks `runAsNonRoot`
