@@ -81,6 +81,17 @@ test: .venv/.dev postgres ## Run every test (T=tests/queue for some, WORKERS=3)
 chaos: .venv/.dev postgres ## Kill and crowd the city for some minutes, print the counts (MOTCUA_CHAOS_SEED=)
 	@$(PY) -m tests.chaos
 
+BASE ?= python:3.12-slim
+.PHONY: image
+image: ## Build the image motcua (BASE=, by digest for a release)
+	@docker build --tag motcua --build-arg BASE='$(BASE)' \
+	    --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+	    --build-arg REVISION="$$(git describe --always --dirty --abbrev=40)" .
+
+.PHONY: image-check
+image-check: .venv/.dev postgres ## Build the image and run a city from it, with an engine of its own if need be
+	@$(PY) -m tests.image
+
 .PHONY: lint
 lint: .venv/.dev ## Check style, formatting and the direction of imports
 	@$(PY) -m ruff check .

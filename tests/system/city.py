@@ -133,8 +133,8 @@ def copy_of(made: Path, folder: Path) -> None:
 @contextmanager
 def service(name: str, port: int, data: Path, **settings: str | int | Path) -> Iterator[City]:
     """Run one service alone."""
-    command = ["-m", "uvicorn", f"services.{name}.main:app", "--port", str(port)]
-    with _process(command, data, port, environment(data_dir=data, **settings), name) as running:
+    told = environment(port=port, data_dir=data, **settings)
+    with _process(["-m", f"services.{name}"], data, port, told, f"{name}-{port}") as running:
         yield running
 
 
