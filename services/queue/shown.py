@@ -1,6 +1,7 @@
 """What metrics show of every centre, whatever goes on there: its name and whether it is open."""
 
 import asyncio
+from datetime import datetime
 from typing import Final
 
 from prometheus_client import Gauge
@@ -26,9 +27,13 @@ async def show_every_centre(core: Core, directory: Directory, loads: Loads) -> N
         for unit in directory.centres:
             loads.show(unit)
             BREACHES.labels(unit)
-            DOORS.labels(unit).set(is_open(now, directory.hours(unit), directory.calendar))
+            _doors(directory, unit, now)
             _name(directory, unit, names)
         await asyncio.sleep(5 if directory.centres else 0.1)
+
+
+def _doors(directory: Directory, unit: str, now: datetime) -> None:
+    DOORS.labels(unit).set(is_open(now, directory.hours(unit), directory.calendar))
 
 
 def _name(directory: Directory, unit: str, names: dict[str, str]) -> None:
