@@ -134,13 +134,19 @@ async def open_database(
         reset=_nothing_to_reset,
     )
     if schema is None:
-        _show_use(service, "sessions", engine.sync_engine.pool.checkedout, 2 * pool)
+        _show_use(service, "sessions", _held_by(engine.sync_engine.pool), 2 * pool)
         _show_use(service, "hot", lambda: hot.get_size() - hot.get_idle_size(), hot_pool)
     try:
         yield Database(sessions, hot, connector(url, service, schema))
     finally:
         hot.terminate()
         await engine.dispose()
+
+
+def _held_by(pool: Any) -> Callable[[], int]:
+    """Give what counts a pool's connections in use; the pool that async engines have can."""
+    held: Callable[[], int] = pool.checkedout
+    return held
 
 
 def _show_use(service: str, pool: str, used: Callable[[], int], limit: int) -> None:

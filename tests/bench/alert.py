@@ -1,8 +1,8 @@
 """From a breach to the message that tells of it: `python -m tests.bench.alert [--rounds 6]`.
 
 Starts a city on a fast clock and the real Prometheus and Alertmanager over it, as they are deployed
-(`--every 1s`: at such intervals instead). Each round drives a centre past its promise, waits for the
-webhook, calls the person and waits for the end of the alert.
+(`--every 1s`: at such intervals instead). Each round drives a centre past its promise, waits for
+the webhook, calls the person and waits for the end of the alert.
 """
 
 import argparse

@@ -133,7 +133,7 @@ def _webhook(watch: Watch) -> Iterator[str]:
 
 @contextmanager
 def _running(name: Any, folder: Path, port: int, storage: str, *more: str) -> Iterator[None]:
-    command = [
+    command: list[str | Path] = [
         program(name), f"--config.file={folder / name}.yml", f"--{storage}={folder / name}",
         f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn", *more,
     ]  # fmt: skip
