@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
-from prometheus_client.utils import floatToGoString as _untyped
+from prometheus_client.utils import floatToGoString
 
 # When each counter began is asked for by nobody, and would be every tenth line.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-_written: Callable[[float], str] = _untyped
+_written: Callable[[float], str] = floatToGoString
 _TEXT: Final = str.maketrans({"\\": r"\\", "\n": r"\n"})
 _LABEL: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
