@@ -62,23 +62,26 @@ async def test_every_metric_of_the_contract_is_exported_with_its_type_and_labels
 
 
 async def test_children_are_there_before_their_first_event(door: httpx.AsyncClient) -> None:
+    """Tests that ran before in this process may have left others: those are not asked about."""
     found = await scraped(door)
-    units = valued(found["motcua_queue_waiting_tickets"], "unit")
+    told = await door.get("/v1/units", params={"limit": 200})
+    units = {unit["code"] for unit in told.json()["items"]}
     assert len(units) == 168
-    by_unit = {name for name, metric in found.items() if metric.labels == {"unit"}}
+    by_unit = {name for name, metric in found.items() if "unit" in metric.labels}
     assert len(by_unit) >= 10
     for name in by_unit:
-        assert valued(found[name], "unit") == units, name
-    assert len(found["motcua_unit_info"].children) == 168
-    assert valued(found["motcua_service_info"], "service") == SERVICES
-    assert valued(found["motcua_http_failures_total"], "service") == SERVICES
-    assert valued(found["motcua_outbox_oldest_age_seconds"], "service") == SERVICES - {"gateway"}
-    followed = found["motcua_consumer_lag"].children
-    assert followed == found["motcua_dlq_messages_total"].children
-    assert {dict(child)["service"] for child in followed} >= {"queue", "reporting"}
-    pools = found["motcua_database_connections_used"].children
-    assert pools == found["motcua_database_connections_limit"].children
-    assert len(pools) == 4 * 2
+        assert units <= valued(found[name], "unit"), name
+    for name in ("motcua_service_info", "motcua_http_failures_total"):
+        assert valued(found[name], "service") >= SERVICES
+    with_database = SERVICES - {"gateway"}
+    assert valued(found["motcua_outbox_oldest_age_seconds"], "service") >= with_database
+    followed = {("reporting", "queue.tickets.v1"), ("reporting", "intake.dossiers.v1")}
+    followed |= {("queue", "registry.centres.v1"), ("queue", "intake.dossiers.v1")}
+    for name in ("motcua_consumer_lag", "motcua_dlq_messages_total"):
+        assert {(dict(c)["service"], dict(c)["topic"]) for c in found[name].children} >= followed
+    pools = {(service, pool) for service in with_database for pool in ("sessions", "hot")}
+    for name in ("motcua_database_connections_used", "motcua_database_connections_limit"):
+        assert {(dict(c)["service"], dict(c)["pool"]) for c in found[name].children} >= pools
 
 
 async def test_the_document_names_every_metric_with_its_type_and_labels(
