@@ -21,6 +21,9 @@ NOT_YET: Final = (
 one takes its line away, and then all of the line must be exported."""
 
 
+_OF_CENTRES: Final = ("motcua_unit_info", "motcua_queue_breach_expected_seconds")
+
+
 @asynccontextmanager
 async def whole_city(url: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """Run the five services in this process and give a client to the door."""
@@ -30,6 +33,9 @@ async def whole_city(url: str, **settings: Any) -> AsyncIterator[httpx.AsyncClie
             async with asyncio.timeout(60):
                 while (await client.get("/readyz")).status_code != 200:
                     await asyncio.sleep(0.02)
+                # Centres are shown a moment after the directory is read, doors and advice too.
+                while not {*_OF_CENTRES} <= metrics_in((await client.get("/metrics")).text).keys():
+                    await asyncio.sleep(0.05)
             yield client
 
 
