@@ -1,7 +1,7 @@
 """`motcua status`: one screen that says whether the city keeps its promise, and if not, why."""
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -236,11 +236,10 @@ def _line(alarm: Alarm) -> tuple[Text, str, str]:
 
 
 def _as_json(facts: Facts, found: list[Alarm], unanswered: Mapping[str, str]) -> dict[str, Any]:
-    flows: dict[str, Any] = defaultdict(lambda: None)
-    flows |= {name: asdict(flow) for name, flow in facts.flows.items()}
     return {
         "as_of": datetime.now(UTC).isoformat(),
-        "services": [asdict(seen) | {"flow": flows[seen.service]} for seen in facts.services],
+        "services": [asdict(seen) for seen in facts.services],
+        "flows": {service: asdict(flow) for service, flow in facts.flows.items()},
         "units": [asdict(unit) for unit in facts.units if unit.waiting or unit.open_counters],
         "alerts": [asdict(alarm) for alarm in found],
         "unanswered": unanswered,
