@@ -1,4 +1,4 @@
-"""Finds the real `prometheus`, `promtool`, `alertmanager` and `amtool`: the machine's, else Debian's.
+"""Finds the real `prometheus`, `promtool`, `alertmanager`, `amtool`: the machine's, else Debian's.
 
 Debian's packages are unpacked below `.venv` and installed nowhere, so the machine stays as it was.
 """
@@ -48,7 +48,7 @@ def find(program: Program) -> Path:
 @cache
 def _why_not(package: str) -> str | None:
     """Bring a package unless it is there; say what prevents it, once for each process."""
-    if not (shutil.which("apt-get") and shutil.which("dpkg")):
+    if not all(map(shutil.which, ("apt-get", "dpkg"))):
         return f"this is no Debian that could bring its package {package}: install it"
     _HERE.mkdir(parents=True, exist_ok=True)
     with _alone():
@@ -66,7 +66,10 @@ def _bring(package: str) -> str | None:
     if not brought:
         return f"its package {package} could not be brought: {said} (apt-get install {package})"
     subprocess.run(
-        ["dpkg", "-x", brought[0], fresh], check=True, capture_output=True, timeout=_SECONDS
+        [_path_of("dpkg"), "-x", brought[0], fresh],
+        check=True,
+        capture_output=True,
+        timeout=_SECONDS,
     )
     brought[0].unlink()
     # Only what is whole bears the name: a run that was cut off leaves nothing to be taken for it.
@@ -92,12 +95,16 @@ def _apt(words: list[str], folder: Path) -> str:
     bounds += ["-o", "APT::Sandbox::User=root"]
     try:
         done = subprocess.run(
-            ["apt-get", *bounds, *words],
+            [_path_of("apt-get"), *bounds, *words],
             cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"no answer within {_SECONDS} s"
     return (done.stderr.strip().splitlines() or [""])[-1]
+
+
+def _path_of(tool: str) -> str:
+    return shutil.which(tool) or tool
 
 
 @contextmanager
