@@ -1,4 +1,4 @@
-"""Prometheus and Alertmanager: their configuration, the alert rules, and the programs to try them."""
+"""Prometheus and Alertmanager: configuration, alert rules, and the programs to try them with."""
 
 from deploy.monitoring.programs import CannotRun, find
 
