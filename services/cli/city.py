@@ -9,6 +9,7 @@ from libs.common.auth import DevelopmentIssuer
 from libs.common.bus.opening import open_bus
 from libs.common.clock import clock_from
 from libs.common.db import open_database, service_url
+from libs.common.migrate import make_roles
 from libs.common.migrate import migrate as migrate_database
 from libs.common.outbox import Relay, drained
 from libs.common.settings import Settings
@@ -23,9 +24,18 @@ from services.cli.surroundings import (
 from services.registry import seed as registry_seed
 
 
-def migrate() -> None:
+def migrate(
+    roles_only: Annotated[
+        bool,
+        typer.Option("--roles-only", help="Only make the services' accounts, before a restore."),
+    ] = False,
+) -> None:
     """Bring the database to the newest revision; run it again at any time."""
     settings = settings_of_city("admin_database_url")
+    if roles_only:
+        run(settings, make_roles(settings))
+        print("the services' accounts are there")
+        return
     run(settings, migrate_database(settings, list(all_topics())), within=None)
     print("the database is at the newest revision")
 
