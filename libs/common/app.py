@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import structlog
@@ -23,7 +24,7 @@ from libs.common.events import EventRouter
 from libs.common.health import Health
 from libs.common.issuers import trust_issuers
 from libs.common.migrate import AUDIT, missing_revision
-from libs.common.observability import OUTBOX_AGE, Observed, configure_logging
+from libs.common.observability import OUTBOX_AGE, SERVICE, Observed, configure_logging
 from libs.common.openapi import document, pages
 from libs.common.openapi.operations import completed
 from libs.common.outbox import Relay, prune, watch_outbox
@@ -190,6 +191,7 @@ async def _enter(
     tasks = await stack.enter_async_context(running())
     core = Core(service.name, settings, clock, bus, tasks, Health(), verifier, database)
     core.health.dead_tasks = lambda: tasks.dead
+    SERVICE.labels(core.name, version("motcua"), settings.revision or "").set(1)
     _trust(core)
     if database is not None:
         core.relay = Relay(service.name, database, bus)

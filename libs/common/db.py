@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from libs.common.events import EdgeSession
+from libs.common.observability import CONNECTIONS, CONNECTIONS_LIMIT
 from libs.common.settings import Settings
 
 NAMING = {
@@ -132,11 +133,20 @@ async def open_database(
         # The hot statements leave no session state behind, so the reset round trip buys nothing.
         reset=_nothing_to_reset,
     )
+    if schema is None:
+        _show_use(service, "sessions", engine.sync_engine.pool.checkedout, 2 * pool)
+        _show_use(service, "hot", lambda: hot.get_size() - hot.get_idle_size(), hot_pool)
     try:
         yield Database(sessions, hot, connector(url, service, schema))
     finally:
         hot.terminate()
         await engine.dispose()
+
+
+def _show_use(service: str, pool: str, used: Callable[[], int], limit: int) -> None:
+    """Show how many connections are held, asked at each scrape, and how many there may be."""
+    CONNECTIONS.labels(service, pool).set_function(used)
+    CONNECTIONS_LIMIT.labels(service, pool).set(limit)
 
 
 async def _nothing_to_reset(_: Any) -> None:

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY
 
 from libs.common import fast_json
+from libs.common.exposition import Exposition
 from libs.common.fields import Out
 
 Check = Callable[[], Awaitable[str | None]]
@@ -110,10 +111,13 @@ async def readyz(request: Request) -> Response:
     return _json(body, status)
 
 
+_EXPOSITION = Exposition(REGISTRY)
+
+
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics() -> Response:
     """Give this process's metrics in Prometheus' text format."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return Response(_EXPOSITION.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/version", response_model=About, operation_id="show_version")

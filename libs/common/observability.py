@@ -21,6 +21,26 @@ REQUEST_SECONDS = Histogram(
     ("service", "route", "method", "status"),
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+FAILURES = Counter(
+    "motcua_http_failures",
+    "Requests answered with 5xx; unlike a route's own child, there before the first of them.",
+    ("service",),
+)
+SERVICE = Gauge(
+    "motcua_service_info",
+    "1 while the service runs; a service that shows none is not there, or not asked.",
+    ("service", "version", "revision"),
+)
+CONNECTIONS = Gauge(
+    "motcua_database_connections_used",
+    "Connections of a pool that somebody holds.",
+    ("service", "pool"),
+)
+CONNECTIONS_LIMIT = Gauge(
+    "motcua_database_connections_limit",
+    "Connections that a pool may open; who asks for one more waits.",
+    ("service", "pool"),
+)
 OUTBOX_AGE = Gauge(
     "motcua_outbox_oldest_age_seconds",
     "Age of the oldest event that still waits for the bus, by the wall clock.",
@@ -155,6 +175,7 @@ class Observed:
         self._app = app
         self._service = service
         self._children: dict[tuple[str, str, int], Any] = {}
+        self._failures = FAILURES.labels(service)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, watching."""
@@ -196,6 +217,8 @@ class Observed:
             child = REQUEST_SECONDS.labels(self._service, route, method, str(status or 499))
             self._children[key] = child
         child.observe(seconds)
+        if status >= 500:
+            self._failures.inc()
 
 
 def _with(header: Header, headers: list[Header]) -> list[Header]:

@@ -78,6 +78,10 @@ class Outlook:
     """People who came per second in the last half hour."""
     open_for: float
     """Seconds until the door closes, be it for a break; 0 when it is closed."""
+    idle: float = 0.0
+    """The longest that an open counter has been free while somebody waits whom it may call."""
+    held: float = 0.0
+    """The longest that a counter has had the same person, in seconds from the call on."""
 
     def line(self, name: str) -> Line:
         """Give a line by its name: see `forecast.line_of`."""
@@ -217,7 +221,12 @@ class Halls:
         }
         series = Counter(row["series"] for row in waiting)
         count = sum(row["state"] == "open" for row in desks)
-        return Outlook(now, count, lines, series, pace, traffic.lately, open_for)
+        return Outlook(
+            now, count, lines, series, pace, traffic.lately, open_for,
+            idle=max(desk.away for row, desk in zip(desks, calling, strict=True)
+                     if row["state"] == "open"),
+            held=max(desk.called_since for desk in found),
+        )  # fmt: skip
 
     def _foretold(
         self,

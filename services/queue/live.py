@@ -1,6 +1,5 @@
 """What the queue keeps open while it runs: directory, loads, boards and their streams."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,10 +10,11 @@ from libs.contracts.following import following_registry
 from services.queue.domain.appointments import release_for_ever
 from services.queue.domain.endings import Nights
 from services.queue.leases import LeaseKeys
-from services.queue.load import BREACHES, Loads
+from services.queue.load import Loads
 from services.queue.memory import Remembered
 from services.queue.policy import Rules
 from services.queue.projection import Projection
+from services.queue.shown import show_every_centre
 from services.queue.sla import Watchdog
 from services.queue.streams import Streams
 
@@ -28,7 +28,7 @@ async def resources(core: Core) -> AsyncIterator[dict[str, Any]]:
         core.tasks.start("loads", loads.run())
         core.tasks.start("sla", Watchdog(core, state["directory"], loads).run())
         core.tasks.start("nights", Nights(core, state["directory"]).run())
-        core.tasks.start("units-shown", _show_every_unit(state["directory"], loads))
+        core.tasks.start("units-shown", show_every_centre(core, state["directory"], loads))
         core.tasks.start("missed-appointments", release_for_ever(core))
         lease_keys = LeaseKeys.of(core.settings)
         streams = _stream_boards(core, loads, state["directory"])
@@ -53,12 +53,3 @@ def _stream_boards(core: Core, loads: Loads, directory: Directory) -> Streams:
     core.tasks.start("streams", streams.run())
     core.tasks.start("streams-end", streams.end_when_stopping())
     return streams
-
-
-async def _show_every_unit(directory: Directory, loads: Loads) -> None:
-    """Give every centre its metrics before its first event, or `rate()` would miss that one."""
-    while True:
-        for unit in directory.centres:
-            loads.show(unit)
-            BREACHES.labels(unit)
-        await asyncio.sleep(5 if directory.centres else 0.1)

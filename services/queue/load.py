@@ -35,6 +35,30 @@ FORECAST = Gauge(
     ("unit",),
 )
 OPEN = Gauge("motcua_queue_open_counters", "Counters open.", ("unit",))
+IDLE = Gauge(
+    "motcua_queue_counter_idle_seconds",
+    "The longest that an open counter has been free while somebody waits whom it may call.",
+    ("unit",),
+)
+HELD = Gauge(
+    "motcua_queue_counter_held_seconds",
+    "The longest that a counter has had the same person, from the call on.",
+    ("unit",),
+)
+BREACH_IN = Gauge(
+    "motcua_queue_breach_expected_seconds",
+    "In how long a newcomer's wait will pass the promise; NaN where not within the hour.",
+    ("unit",),
+)
+ADVISED = Gauge(
+    "motcua_queue_counters_advised",
+    "How many counters more would keep the promise for the next hour.",
+    ("unit",),
+)
+MEASURED = Gauge(
+    "motcua_queue_measured_timestamp_seconds",
+    "When waits were last measured, by the wall clock: older gauges tell nothing.",
+)
 WAITS = Histogram(
     "motcua_queue_wait_seconds",
     "From ticket issued to first call.",
@@ -45,6 +69,9 @@ BREACHES = Counter(
     "Tickets that were not called within the promise, each counted once, by one process.",
     ("unit",),
 )
+
+NONE: Final = float("nan")
+"""What a gauge shows where there is no figure: no comparison with it is true."""
 
 _LOADS = """
 SELECT unit, sum(waiting)::int AS waiting, min(since) AS since, sum(open)::int AS open,
@@ -175,6 +202,7 @@ class Loads:
         before = self._by_unit
         self._by_unit = {row["unit"]: self._load(row, now) for row in rows}
         self.measured = True
+        MEASURED.set_to_current_time()
         for unit in before.keys() | self._by_unit.keys():
             self.show(unit)
         if rows:
@@ -187,7 +215,10 @@ class Loads:
         OLDEST.labels(unit).set(load.oldest_wait_seconds)
         OPEN.labels(unit).set(load.open_counters)
         forecast = load.forecast_wait_seconds
-        FORECAST.labels(unit).set(float("nan") if forecast is None else forecast)
+        FORECAST.labels(unit).set(NONE if forecast is None else forecast)
+        outlook = self.outlook(unit)
+        IDLE.labels(unit).set(outlook.idle if outlook else 0)
+        HELD.labels(unit).set(outlook.held if outlook else 0)
 
     def _load(self, row: asyncpg.Record, now: datetime) -> Load:
         if not row["open"] and over_for_today(self._directory, row["unit"], now):
@@ -212,6 +243,13 @@ class Loads:
             now,
             current_traceparent(),
         )
+
+
+def show_advice(unit: str, advice: Advice | None, now: datetime) -> None:
+    """Set the gauges of what is advised, or that nothing is."""
+    ADVISED.labels(unit).set(advice.more if advice else 0)
+    left = max(0.0, (advice.otherwise_at - now).total_seconds()) if advice else NONE
+    BREACH_IN.labels(unit).set(left)
 
 
 def over_for_today(directory: Directory, unit: str, now: datetime) -> bool:

@@ -26,7 +26,7 @@ from libs.common.settings import Settings
 from libs.common.trace import current_traceparent
 from libs.contracts.directory import Directory
 from libs.contracts.queue import CounterAdvised, WaitAtRisk, WaitBreached, WaitEvent, WaitRecovered
-from services.queue.load import BREACHES, WAITS, Load, Loads, over_for_today
+from services.queue.load import BREACHES, WAITS, Load, Loads, over_for_today, show_advice
 from services.queue.policy import oldest_now
 from services.queue.staffing import Advice
 
@@ -312,6 +312,8 @@ class Watchdog:
         waits = await self._pool.fetch(_WAITS, oldest_now(now))
         await self._count_late(waits, now)
         sights = dict(self._seen({row["unit"]: row for row in waits}, now))
+        for unit in self._directory.centres:
+            show_advice(unit, sights[unit].advice if unit in sights else None, now)
         stirring = {unit for (unit, _), s in standings.items() if s.level or s.leaning_since}
         for unit in sorted(stirring | sights.keys()):
             sight = sights.get(unit) or Sight(unit, now)
