@@ -8,6 +8,14 @@ from typing import Final
 from libs.common.settings import Settings
 from services.cli.asking import Samples, Seen
 
+UNMEASURED_SECONDS: Final = 60
+"""Waits are measured once a second."""
+FORESEEN_SECONDS: Final = 1800
+"""How far ahead a breach that is foreseen is told: time enough to open a counter."""
+IDLE_SECONDS: Final = 600
+"""An open counter that calls nobody for so long, although people wait for it, has been left."""
+HELD_SECONDS: Final = 3600
+"""Nobody sits at a counter for so long: it was forgotten to say that the visit is over."""
 OUTBOX_SECONDS: Final = 60
 """An event that waits longer for the bus is late; normally none is older than a second."""
 LAG_EVENTS: Final = 1000
@@ -25,6 +33,14 @@ class Unit:
     forecast_seconds: float | None
     """None while no counter is open."""
     open_counters: int
+    open: bool
+    """Whether it is open by its hours."""
+    idle_seconds: float
+    """For how long an open counter has called nobody although people wait for it."""
+    held_seconds: float
+    """For how long a counter has had the same person."""
+    breach_seconds: float | None
+    """When waits will pass the promise; None: not within the hour."""
 
     @property
     def worst_seconds(self) -> float:
@@ -53,6 +69,8 @@ class Facts:
     services: Sequence[Seen]
     units: Sequence[Unit]
     flows: Mapping[str, Flow]
+    unmeasured_seconds: float = 0
+    """For how long no process has measured waits: then their figures mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,41 +85,41 @@ class Alarm:
 def units_of(samples: Samples) -> list[Unit]:
     """Read every unit's queue, the worst wait first; replicas tell the same, the larger counts."""
     names = {labels["unit"]: labels["name"] for labels, _ in samples.of("motcua_unit_info")}
-    gauges = {
-        name: _largest(samples, f"motcua_queue_{name}")
-        for name in (
-            "waiting_tickets", "oldest_wait_seconds", "forecast_wait_seconds", "open_counters"
-        )
-    }  # fmt: skip
+
+    def gauge(name: str) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for labels, value in samples.of(f"motcua_queue_{name}"):
+            if not isnan(value):
+                found[labels["unit"]] = max(value, found.get(labels["unit"], value))
+        return found
+
+    oldest, forecast = gauge("oldest_wait_seconds"), gauge("forecast_wait_seconds")
+    counters, doors = gauge("open_counters"), gauge("doors_open")
+    idle, held = gauge("counter_idle_seconds"), gauge("counter_held_seconds")
+    breach = gauge("breach_expected_seconds")
     units = [
         Unit(
-            code,
-            names.get(code, ""),
-            int(waiting),
-            gauges["oldest_wait_seconds"].get(code, 0),
-            gauges["forecast_wait_seconds"].get(code),
-            int(gauges["open_counters"].get(code, 0)),
+            code, names.get(code, ""), int(waiting), oldest.get(code, 0), forecast.get(code),
+            int(counters.get(code, 0)), bool(doors.get(code)), idle.get(code, 0),
+            held.get(code, 0), breach.get(code),
         )
-        for code, waiting in gauges["waiting_tickets"].items()
-    ]
+        for code, waiting in gauge("waiting_tickets").items()
+    ]  # fmt: skip
     return sorted(units, key=lambda unit: (-unit.worst_seconds, -unit.waiting, unit.code))
-
-
-def _largest(samples: Samples, name: str) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for labels, value in samples.of(name):
-        if not isnan(value):
-            found[labels["unit"]] = max(value, found.get(labels["unit"], value))
-    return found
 
 
 # One function for each rule: what it says of whom, for everybody it would fire for. -------------
 
 
-def _away(facts: Facts) -> Iterator[str]:
+def _silent(facts: Facts) -> Iterator[str]:
     for seen in facts.services:
-        if seen.state in ("away", "dead", "not ready"):
-            yield f"{seen.service} is {seen.state}: {'; '.join(seen.reasons.values())}"
+        if seen.state == "away":
+            yield f"{seen.service}: {'; '.join(seen.reasons.values())}"
+
+
+def _not_measured(facts: Facts) -> Iterator[str]:
+    if facts.unmeasured_seconds > UNMEASURED_SECONDS:
+        yield f"waits were last measured {minutes(facts.unmeasured_seconds)} ago"
 
 
 def _breached(facts: Facts) -> Iterator[str]:
@@ -111,16 +129,31 @@ def _breached(facts: Facts) -> Iterator[str]:
 
 
 def _at_risk(facts: Facts) -> Iterator[str]:
+    risk = facts.settings.at_risk_seconds
     for unit in facts.units:
-        risk, promise = facts.settings.at_risk_seconds, facts.settings.sla_seconds
-        if risk < unit.oldest_seconds <= promise or risk < (unit.forecast_seconds or 0):
-            foretold = minutes(unit.forecast_seconds)
-            yield f"{_called(unit)}: waits of {minutes(unit.oldest_seconds)}, foretold {foretold}"
+        foretold = unit.forecast_seconds or 0
+        if unit.oldest_seconds > risk or (unit.waiting and foretold > risk):
+            waits = f"{minutes(unit.oldest_seconds)}, foretold {minutes(unit.forecast_seconds)}"
+            yield f"{_called(unit)}: waits of {waits}"
+
+
+def _breach_foreseen(facts: Facts) -> Iterator[str]:
+    for unit in facts.units:
+        if unit.breach_seconds is not None and unit.breach_seconds <= FORESEEN_SECONDS:
+            yield f"{_called(unit)}: waits will pass the promise in {minutes(unit.breach_seconds)}"
+
+
+def _stuck(facts: Facts) -> Iterator[str]:
+    for unit in facts.units:
+        if unit.open and unit.idle_seconds > IDLE_SECONDS:
+            yield f"{_called(unit)}: a counter has called nobody for {minutes(unit.idle_seconds)}"
+        if unit.open and unit.held_seconds > HELD_SECONDS:
+            yield f"{_called(unit)}: a counter has had one person for {minutes(unit.held_seconds)}"
 
 
 def _unattended(facts: Facts) -> Iterator[str]:
     for unit in facts.units:
-        if unit.waiting and not unit.open_counters:
+        if unit.open and unit.waiting and not unit.open_counters:
             yield f"{_called(unit)}: {unit.waiting} wait and no counter is open"
 
 
@@ -144,16 +177,19 @@ def _buried(facts: Facts) -> Iterator[str]:
 
 
 RULES: Final[Sequence[tuple[str, str, Callable[[Facts], Iterable[str]]]]] = (
-    ("ServiceDown", "critical", _away),
-    ("WaitBreached", "critical", _breached),
-    ("NoCounterOpen", "critical", _unattended),
-    ("WaitAtRisk", "warning", _at_risk),
-    ("OutboxStuck", "warning", _outbox_old),
-    ("ConsumerLag", "warning", _behind),
-    ("DeadLetters", "warning", _buried),
+    ("MotcuaServiceSilent", "critical", _silent),
+    ("MotcuaWaitsNotMeasured", "critical", _not_measured),
+    ("MotcuaWaitBreached", "critical", _breached),
+    ("MotcuaNoCounterOpen", "critical", _unattended),
+    ("MotcuaWaitAtRisk", "warning", _at_risk),
+    ("MotcuaBreachForecast", "warning", _breach_foreseen),
+    ("MotcuaCounterStuck", "warning", _stuck),
+    ("MotcuaOutboxOld", "warning", _outbox_old),
+    ("MotcuaConsumerBehind", "warning", _behind),
+    ("MotcuaDeadLetters", "warning", _buried),
 )
-"""The rules that one look can judge; those that need the past (burn rates, a counter that has been
-still for long) are Prometheus' alone."""
+"""The rules that one look can judge; those that need the past (how fast the month's budget is
+spent, the share of requests that fail) are Prometheus' alone."""
 
 
 def alarms(facts: Facts) -> list[Alarm]:

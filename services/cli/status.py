@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from time import time
 from typing import Any, Final, TypeVar
 
 import typer
@@ -100,7 +101,12 @@ async def _look(settings: Settings) -> tuple[Facts, dict[str, str]]:
         service: _flow(service, samples, behind, dead if read_bus else None, outbox)
         for service in SERVICES
     }
-    return Facts(settings, seen, units_of(samples), flows), unanswered
+    return Facts(settings, seen, units_of(samples), flows, _unmeasured(samples)), unanswered
+
+
+def _unmeasured(samples: Samples) -> float:
+    measured = [value for _, value in samples.of("motcua_queue_measured_timestamp_seconds")]
+    return time() - max(measured) if measured else 0
 
 
 async def _none(value: T) -> T:

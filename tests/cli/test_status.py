@@ -1,6 +1,7 @@
 """`motcua status`: what one look shows, from wherever it is run, and what it would alert about."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,9 +9,22 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from libs.common.settings import SERVICES, Settings
-from services.cli.alarms import LAG_EVENTS, OUTBOX_SECONDS, Facts, Flow, alarms, units_of
+from services.cli.alarms import (
+    FORESEEN_SECONDS,
+    HELD_SECONDS,
+    IDLE_SECONDS,
+    LAG_EVENTS,
+    OUTBOX_SECONDS,
+    RULES,
+    UNMEASURED_SECONDS,
+    Facts,
+    Flow,
+    alarms,
+    units_of,
+)
 from services.cli.asking import Samples, Seen
 from services.embedded import city
 from services.queue.main import app as queue
@@ -53,7 +67,7 @@ async def test_one_look_shows_a_city_and_whom_it_keeps_waiting(city_url: str) ->
     assert told.status == 1
     [unit] = [unit for unit in told.json["units"] if unit["code"] == UNIT]
     assert (unit["waiting"], unit["open_counters"], unit["forecast_seconds"]) == (3, 0, None)
-    assert ("NoCounterOpen", True) in {
+    assert ("MotcuaNoCounterOpen", True) in {
         (alert["name"], alert["text"].startswith(UNIT)) for alert in told.json["alerts"]
     }
     [line] = [line for line in shown.out.splitlines() if line.startswith(UNIT)]
@@ -139,7 +153,7 @@ def facts(text: str = "", flow: Flow | None = None, seen: Seen | None = None) ->
 def queue_of(**gauges: float) -> str:
     """Write the gauges of one unit as the queue exports them."""
     usual = {"waiting_tickets": 1, "oldest_wait_seconds": 0, "forecast_wait_seconds": 0,
-             "open_counters": 1}  # fmt: skip
+             "open_counters": 1, "doors_open": 1}  # fmt: skip
     return "".join(
         f'motcua_queue_{name}{{unit="{UNIT}"}} {value}\n'
         for name, value in (usual | gauges).items()
@@ -157,25 +171,64 @@ NAN = float("nan")
 
 CASES = [
     (facts(queue_of(oldest_wait_seconds=900, forecast_wait_seconds=900)), set()),
-    (facts(queue_of(oldest_wait_seconds=901)), {"WaitAtRisk"}),
-    (facts(queue_of(forecast_wait_seconds=901)), {"WaitAtRisk"}),
-    (facts(queue_of(oldest_wait_seconds=1200)), {"WaitAtRisk"}),
-    (facts(queue_of(oldest_wait_seconds=1201)), {"WaitBreached"}),
-    (facts(queue_of(open_counters=0, forecast_wait_seconds=NAN)), {"NoCounterOpen"}),
+    (facts(queue_of(oldest_wait_seconds=901)), {"MotcuaWaitAtRisk"}),
+    (facts(queue_of(forecast_wait_seconds=901)), {"MotcuaWaitAtRisk"}),
+    (facts(queue_of(forecast_wait_seconds=901, waiting_tickets=0)), set()),
+    (facts(queue_of(oldest_wait_seconds=1200)), {"MotcuaWaitAtRisk"}),
+    (facts(queue_of(oldest_wait_seconds=1201)), {"MotcuaWaitAtRisk", "MotcuaWaitBreached"}),
+    (facts(queue_of(breach_expected_seconds=1801)), set()),
+    (facts(queue_of(breach_expected_seconds=1800)), {"MotcuaBreachForecast"}),
+    (facts(queue_of(breach_expected_seconds=NAN)), set()),
+    (facts(queue_of(counter_idle_seconds=600, counter_held_seconds=3600)), set()),
+    (facts(queue_of(counter_idle_seconds=601)), {"MotcuaCounterStuck"}),
+    (facts(queue_of(counter_held_seconds=3601)), {"MotcuaCounterStuck"}),
+    (facts(queue_of(counter_idle_seconds=601, doors_open=0)), set()),
+    (facts(queue_of(open_counters=0, forecast_wait_seconds=NAN)), {"MotcuaNoCounterOpen"}),
+    (facts(queue_of(open_counters=0, doors_open=0)), set()),
     (facts(queue_of(open_counters=0, waiting_tickets=0, forecast_wait_seconds=NAN)), set()),
     (facts(flow=flow_of(outbox_seconds=OUTBOX_SECONDS)), set()),
-    (facts(flow=flow_of(outbox_seconds=OUTBOX_SECONDS + 1)), {"OutboxStuck"}),
+    (facts(flow=flow_of(outbox_seconds=OUTBOX_SECONDS + 1)), {"MotcuaOutboxOld"}),
     (facts(flow=flow_of(behind={"queue.tickets.v1": LAG_EVENTS})), set()),
-    (facts(flow=flow_of(behind={"queue.tickets.v1": LAG_EVENTS + 1})), {"ConsumerLag"}),
-    (facts(flow=flow_of(dead_letters=1)), {"DeadLetters"}),
+    (facts(flow=flow_of(behind={"queue.tickets.v1": LAG_EVENTS + 1})), {"MotcuaConsumerBehind"}),
+    (facts(flow=flow_of(behind={"queue.tickets.v1": None})), set()),
+    (facts(flow=flow_of(dead_letters=1)), {"MotcuaDeadLetters"}),
     (facts(seen=Seen("queue", "x", "degraded", reasons={"bus": "away"})), set()),
-    (facts(seen=Seen("queue", "x", "away")), {"ServiceDown"}),
+    (facts(seen=Seen("queue", "x", "away")), {"MotcuaServiceSilent"}),
+    (Facts(Settings(), [], [], {}, unmeasured_seconds=61), {"MotcuaWaitsNotMeasured"}),
 ]
 
 
 @pytest.mark.parametrize(("look", "expected"), CASES)
 def test_what_would_fire(look: Facts, expected: set[str]) -> None:
     assert {alarm.name for alarm in alarms(look)} == expected
+
+
+def test_the_screen_and_the_rules_of_prometheus_share_names_and_thresholds() -> None:
+    settings = Settings()
+    marks = {
+        "MotcuaServiceSilent": [],
+        "MotcuaWaitsNotMeasured": [UNMEASURED_SECONDS],
+        "MotcuaWaitBreached": [settings.sla_seconds],
+        "MotcuaNoCounterOpen": [],
+        "MotcuaWaitAtRisk": [settings.at_risk_seconds],
+        "MotcuaBreachForecast": [FORESEEN_SECONDS],
+        "MotcuaCounterStuck": [IDLE_SECONDS, HELD_SECONDS],
+        "MotcuaOutboxOld": [OUTBOX_SECONDS],
+        "MotcuaConsumerBehind": [LAG_EVENTS],
+        "MotcuaDeadLetters": [],
+    }
+    rules = {
+        rule["alert"]: rule
+        for path in Path("deploy/monitoring/rules").glob("*.yaml")
+        for group in yaml.safe_load(path.read_text("utf-8"))["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    assert {name for name, _, _ in RULES} == set(marks)
+    for name, severity, _ in RULES:
+        assert rules[name]["labels"]["severity"] == severity, name
+        compared = {int(n) for n in re.findall(r"(?:>|<=) (\d\d+)\b", rules[name]["expr"])}
+        assert compared == set(marks[name]), name
 
 
 def test_replicas_that_tell_the_same_are_one_and_a_unit_goes_by_its_name() -> None:
@@ -185,5 +238,5 @@ def test_replicas_that_tell_the_same_are_one_and_a_unit_goes_by_its_name() -> No
     )
     [unit] = units_of(twins)
     assert (unit.name, unit.oldest_seconds) == ("Phường Sài Gòn", 1300)
-    [alarm] = alarms(Facts(Settings(), [], [unit], {}))
+    alarm = alarms(Facts(Settings(), [], [unit], {}))[0]
     assert alarm.text == f"{UNIT} Phường Sài Gòn: somebody has waited for 22 min"

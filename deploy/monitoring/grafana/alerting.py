@@ -1,7 +1,7 @@
 """Grafana's own alert rules on waits, made from Prometheus': one text, one threshold, two watchmen.
 
-Who has no Alertmanager, or looks at Grafana anyway, gets the same alerts from there. What does not
-speak of a queue stays Prometheus' alone.
+Who has no Alertmanager, or looks at Grafana anyway, gets the same alerts from there. What is not
+about people who wait, and every recorded series, stays Prometheus' alone.
 """
 
 import re
@@ -17,6 +17,8 @@ from deploy.monitoring.grafana.panels import SOURCE
 
 RULES: Final = Path(__file__).parent.parent / "rules"
 """Folder of Prometheus' rules."""
+ON_WAITS: Final = ("promise.yaml", "waits.yaml")
+"""The files that speak of people who wait."""
 
 _EXPRESSION: Final = "__expr__"
 _LOOKS_BACK: Final = RelativeTimeRange(from_val=600, to=0)
@@ -31,17 +33,15 @@ def rules() -> dict[str, Any]:
 
 
 def _groups() -> Iterator[dict[str, Any]]:
-    for path in sorted(RULES.glob("*.yaml")):
-        for group in yaml.safe_load(path.read_text("utf-8"))["groups"]:
-            made = [_rule(rule) for rule in group["rules"] if _speaks_of_a_queue(rule)]
-            if made:
-                interval = group.get("interval", "30s")
-                yield {"orgId": 1, "name": group["name"], "folder": "motcua",
-                       "interval": interval, "rules": made}  # fmt: skip
-
-
-def _speaks_of_a_queue(rule: Mapping[str, Any]) -> bool:
-    return "alert" in rule and "motcua_queue_" in rule["expr"]
+    for name in ON_WAITS:
+        for group in yaml.safe_load((RULES / name).read_text("utf-8"))["groups"]:
+            yield {
+                "orgId": 1,
+                "name": group["name"],
+                "folder": "motcua",
+                "interval": group.get("interval", "30s"),
+                "rules": [_rule(rule) for rule in group["rules"] if "alert" in rule],
+            }
 
 
 def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ PLAIN: Final[Steps] = ((None, "blue"),)
 SHARES: Final[Steps] = ((None, "red"), (0.95, "orange"), (0.98, "green"))
 """Of people called in time; the advice on counters plans for two in a hundred that are not."""
 
-NAMES: Final = "on (unit) group_left (name) max by (unit, name) (motcua_unit_info)"
+NAMES: Final = "on (unit) group_left (name) motcua:unit_name"
 _WITHIN: Final = f'motcua_queue_wait_seconds_bucket{{le="{PROMISE:.1f}"}}'
 _DOOR: Final = "motcua_http_request_duration_seconds"
 
@@ -147,7 +147,7 @@ def centre() -> Dashboard:
             QueryVariable("unit")
             .label(named("Đơn vị", "Unit"))
             .datasource(SOURCE)
-            .query("query_result(max by (unit, name) (motcua_unit_info))")
+            .query("query_result(motcua:unit_name)")
             # Chosen by name, asked by code.
             .regex('/name="(?<text>[^"]*)|unit="(?<value>[^"]*)/g')
             .refresh(VariableRefresh.ON_DASHBOARD_LOAD)
@@ -185,6 +185,7 @@ def centre() -> Dashboard:
                 named("Hàng đợi và quầy", "Queue and counters"),
                 query(of("waiting_tickets"), named("người chờ", "people waiting")),
                 query(of("open_counters"), named("quầy mở", "counters open")),
+                query(of("counters_advised"), named("quầy nên mở", "counters advised")),
             )
         )
         .with_panel(
@@ -204,7 +205,7 @@ def system() -> Dashboard:
     """The services: are they asked, do they answer in time, do their events flow?"""
     seconds = f"sum by (service, le) (rate({_DOOR}_bucket[$__rate_interval]))"
     count = f"rate({_DOOR}_count[$__rate_interval])"
-    failed = f'sum by (service) (rate({_DOOR}_count{{status=~"5.."}}[$__rate_interval]))'
+    failed = "sum by (service) (rate(motcua_http_failures_total[$__rate_interval]))"
     return (
         _board("motcua-system", named("Hệ thống", "The system"), "30s", "now-3h")
         .with_row(Row(named("Yêu cầu", "Requests")))
@@ -266,13 +267,19 @@ def system() -> Dashboard:
                 steps=NONE_IS_GOOD,
             )
         )
+        .with_row(Row(named("Cửa và tiến trình", "The door and the processes")))
         .with_panel(
             curves(
-                named("Luồng trực tiếp đang mở", "Live streams open"),
-                query("sum by (of) (motcua_queue_streams)", "{{of}}"),
+                named("Kết nối cơ sở dữ liệu đang dùng", "Database connections in use"),
+                query(
+                    "max by (service, pool) "
+                    "(motcua_database_connections_used / motcua_database_connections_limit)",
+                    "{{service}} {{pool}}",
+                ),
+                unit="percentunit",
+                steps=((None, "transparent"), (0.9, "red")),
             )
         )
-        .with_row(Row(named("Cửa và tiến trình", "The door and the processes")))
         .with_panel(
             curves(
                 named("Mạch ngắt", "Circuits open"),
@@ -284,6 +291,12 @@ def system() -> Dashboard:
             curves(
                 named("Lệnh gọi đang chạy", "Calls under way"),
                 query("sum by (what) (motcua_gateway_open)", "{{what}}"),
+            )
+        )
+        .with_panel(
+            curves(
+                named("Luồng trực tiếp đang mở", "Live streams open"),
+                query("sum by (of) (motcua_queue_streams)", "{{of}}"),
             )
         )
         .with_panel(
