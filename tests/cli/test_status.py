@@ -1,6 +1,7 @@
 """`motcua status`: what one look shows, from wherever it is run, and what it would alert about."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from libs.common.settings import SERVICES, Settings
+from services.cli import SERVICE_URLS
 from services.cli.alarms import (
     FORESEEN_SECONDS,
     HELD_SECONDS,
@@ -119,6 +121,18 @@ async def test_without_a_database_it_asks_the_services_by_their_addresses(
     flow = done.json["flows"]["queue"]
     assert flow["outbox_seconds"] == 0
     assert set(flow["behind"]) >= {"registry.centres.v1"}
+
+
+async def test_the_services_of_make_run_over_kafka_are_found_by_the_data_folder(
+    tmp_path: Path,
+) -> None:
+    urls = {f"{name}_url": f"http://127.0.0.1:{free_port()}" for name in SERVICES}
+    (tmp_path / SERVICE_URLS).write_text(json.dumps(urls), "ascii")
+    named = f"http://127.0.0.1:{free_port()}"
+    done = await invoke("status", data_dir=tmp_path, port=free_port(), intake_url=named)
+    assert urls["queue_url"] in done.err
+    assert named in done.err  # what is set goes before what is found
+    assert urls["intake_url"] not in done.err
 
 
 async def test_where_nobody_answers_there_is_no_answer(tmp_path: Path) -> None:
