@@ -91,7 +91,8 @@ def announce(as_json: Json = False) -> None:
     """Announce the registry's whole state again, newer than any that the bus holds.
 
     After the bus was lost, or the database was restored to an earlier moment. What only the bus
-    knows of is listed, and ends with 1: register it again, or leave it. Run it again at any time.
+    knows of is listed, and ends with 1: register it again, and run this again, or its readers take
+    it for older than what they hold. It can be run at any time.
     """
     settings = settings_of_city()
     done = run(settings, _announce(settings), within=None)

@@ -69,12 +69,14 @@ async def announce_all(session: AsyncSession, known: Known, *, at: datetime) -> 
         _announce(session, row, at)
         done.states += 1
     for (topic, key), value in sorted(missing.items()):
-        done.unknown.append((topic, key))
         if topic == ClientChanged.topic:
             state = ClientChanged.read(value)
+            if not state.keys:
+                continue  # it may do nothing, and needs nobody's attention
             ended = state.model_copy(update={"version": state.version + 1, "keys": ()})
             publish(session, ended, at=at)
             done.ended.append(key)
+        done.unknown.append((topic, key))
     return done
 
 

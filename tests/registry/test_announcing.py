@@ -92,6 +92,8 @@ async def test_a_key_that_the_registry_cannot_revoke_is_good_no_more(city_url: s
     assert "its keys are good no more" in done.out
     client = ClientChanged.read((await heard(city_url))[ClientChanged.topic, KIOSK])
     assert (client.version, client.keys) == (3, ())
+    again = await invoke("announce", "--json", url=city_url)
+    assert again.json["unknown"] == [[UnitChanged.topic, LOST]]
 
 
 async def test_a_bus_that_lost_everything_hears_all_of_it_again(city_url: str) -> None:
