@@ -18,7 +18,7 @@ from libs.common.worktime import ZONE
 from services.cli.alarms import Alarm, Facts, Flow, alarms, minutes, units_of
 from services.cli.asking import Samples, ask_all
 from services.cli.dead_letters import letters_of
-from services.cli.flow import lags, outboxes
+from services.cli.flow import BUS_SECONDS, lags, outboxes
 from services.cli.surroundings import (
     FAILED,
     Json,
@@ -75,7 +75,8 @@ async def _look(settings: Settings) -> tuple[Facts, dict[str, str]]:
 
     async def asked(whom: str, question: Awaitable[T], otherwise: T) -> T:
         try:
-            return await question
+            async with asyncio.timeout(BUS_SECONDS):
+                return await question
         except Exception as error:
             words = explain(settings, error)
             if words is None:

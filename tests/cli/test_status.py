@@ -154,6 +154,19 @@ async def test_a_database_that_is_away_is_said_beside_what_the_services_tell(
     assert "secret-word" not in done.err + done.out
 
 
+async def test_a_kafka_that_is_away_leaves_what_the_services_tell(
+    city_url: str, tmp_path: Path
+) -> None:
+    async with one_service(city_url) as port:
+        away = f"127.0.0.1:{free_port()}"
+        told = {"data_dir": tmp_path, "port": port, "kafka_bootstrap": away}
+        done = await invoke("status", "--json", **told)
+    assert done.status == 1
+    assert done.json["unanswered"].keys() == {"bus"}
+    assert done.json["services"][0]["state"] != "away"
+    assert done.json["flows"]["queue"]["behind"]
+
+
 # What one look would alert about -----------------------------------------------------------------
 
 
