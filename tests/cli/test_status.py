@@ -159,7 +159,7 @@ async def test_a_kafka_that_is_away_leaves_what_the_services_tell(
 ) -> None:
     async with one_service(city_url) as port:
         away = f"127.0.0.1:{free_port()}"
-        told = {"data_dir": tmp_path, "port": port, "kafka_bootstrap": away}
+        told: dict[str, Any] = {"data_dir": tmp_path, "port": port, "kafka_bootstrap": away}
         done = await invoke("status", "--json", **told)
     assert done.status == 1
     assert done.json["unanswered"].keys() == {"bus"}
