@@ -42,7 +42,18 @@ def find(program: Program) -> Path:
             return Path(found)
     if why := _why_not(package):
         raise CannotRun(f"{program} is not on the path, and {why}")
-    return _HERE / package / "usr/bin" / name
+    return _HERE / package / ("shown" if program == "alertmanager" else f"usr/bin/{name}")
+
+
+_SHOWN: Final = """#!/bin/sh
+# Debian's Alertmanager reads its templates in /usr/share, where the package would have put them: it
+# alone is shown the package's own folder there.
+here=$(dirname "$0")
+[ "$(id -u)" = 0 ] || as_root=--map-root-user
+exec unshare $as_root --mount sh -c \
+    'mount --bind "$0/usr/share" /usr/share && exec "$0/usr/bin/prometheus-alertmanager" "$@"' \
+    "$here" "$@"
+"""
 
 
 @cache
@@ -72,6 +83,9 @@ def _bring(package: str) -> str | None:
         timeout=_SECONDS,
     )
     brought[0].unlink()
+    shown = fresh / "shown"
+    shown.write_text(_SHOWN, "utf-8")
+    shown.chmod(0o755)
     # Only what is whole bears the name: a run that was cut off leaves nothing to be taken for it.
     fresh.rename(_HERE / package)
     return None

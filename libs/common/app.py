@@ -24,7 +24,13 @@ from libs.common.events import EventRouter
 from libs.common.health import Health
 from libs.common.issuers import trust_issuers
 from libs.common.migrate import AUDIT, missing_revision
-from libs.common.observability import OUTBOX_AGE, SERVICE, Observed, configure_logging
+from libs.common.observability import (
+    FAILURES,
+    OUTBOX_AGE,
+    SERVICE,
+    Observed,
+    configure_logging,
+)
 from libs.common.openapi import document, pages
 from libs.common.openapi.operations import completed
 from libs.common.outbox import Relay, prune, watch_outbox
@@ -192,6 +198,7 @@ async def _enter(
     core = Core(service.name, settings, clock, bus, tasks, Health(), verifier, database)
     core.health.dead_tasks = lambda: tasks.dead
     SERVICE.labels(core.name, version("motcua"), settings.revision or "").set(1)
+    FAILURES.labels(core.name)  # or the first one would be no increase
     _trust(core)
     if database is not None:
         core.relay = Relay(service.name, database, bus)

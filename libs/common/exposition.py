@@ -16,7 +16,7 @@ _LABEL: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 class Exposition:
     """The text of a registry: remembers how each sample's line begins.
 
-    It remembers no more lines than the registry has had children, which are bounded (`docs/metrics.md`).
+    It remembers a line for each child the registry has had; their number is bounded.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
