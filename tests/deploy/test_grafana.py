@@ -11,12 +11,11 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.alerting import Rule
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from prometheus_client import REGISTRY
 
-import services.embedded  # noqa: F401  (every metric of the city is in the registry with it)
 from deploy.monitoring.grafana.alerting import ON_WAITS, RULES, SPELT
 from deploy.monitoring.grafana.files import FOLDER, files
 from deploy.monitoring.grafana.panels import SOURCE
+from tests.deploy.exported import asked_for, grouped_by, metrics_in, whole_city
 from tests.monitoring import told_by
 
 BOARDS = sorted((FOLDER / "dashboards").glob("*.json"))
@@ -97,24 +96,29 @@ def test_prometheus_understands_every_expression(tmp_path: Path) -> None:
     assert status == 0, words
 
 
-def test_every_metric_that_is_asked_for_is_one_that_the_services_export() -> None:
-    exported = {sample for family in REGISTRY.collect() for sample in names_of(family)}
+async def test_every_metric_that_is_asked_for_is_one_that_the_services_export(
+    city_url: str,
+) -> None:
+    async with whole_city(city_url) as client:
+        exported = metrics_in((await client.get("/metrics")).text)
+    labels = {name: metric.labels for name, metric in exported.items()}
+    labels |= {name: set() for name in recorded()}
     for place, expression in expressions().items():
-        named = set(re.findall(r"\b(?:motcua|process|python)[_:][\w:]+", expression))
-        assert named, f"{place}: {expression}"
-        assert named <= exported | recorded(), f"{place} asks for {named - exported}"
+        named = list(asked_for(expression))
+        for name, selected in named:
+            assert name in labels, f"{place}: {name} is exported by nobody"
+            assert selected <= labels[name], f"{place}: {name} has no {selected - labels[name]}"
+        given = {"name"}.union(*(labels[name] for name, _ in named))
+        assert grouped_by(expression) <= given, f"{place}: {expression}"
+        for name in re.findall(r"\bprocess_\w+", expression):
+            assert name in labels, f"{place}: {name} is exported by nobody"
+        assert named or "process_" in expression, place
 
 
 def recorded() -> set[str]:
     """Give the series that Prometheus' own rules record."""
     groups = [group for path in RULES.glob("*.yaml") for group in read(path)["groups"]]
     return {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
-
-
-def names_of(family: Any) -> set[str]:
-    """Give the names under which a metric is exported, also before it has any child."""
-    ends = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
-    return {family.name + end for end in ends.get(family.type, [""])}
 
 
 def test_the_unit_of_a_centre_is_chosen_by_name_and_asked_by_code() -> None:
