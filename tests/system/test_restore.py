@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,7 @@ async def figures(client: httpx.AsyncClient) -> Any:
 
 
 def _week_of(day: str) -> str:
-    from datetime import date, timedelta
-
+    """Name the week that runs on a day: by the Friday on which its report is due."""
     friday = date.fromisoformat(day) + timedelta(days=1)
     while friday.isoweekday() != 5:
         friday += timedelta(days=1)
