@@ -5,6 +5,7 @@ ready; who dies is started again; all are stopped together.
 """
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -19,7 +20,8 @@ import structlog
 from libs.common.children import dying_with_parent
 from libs.common.clock import SystemClock, clock_from
 from libs.common.settings import SERVICES, Settings
-from services.launch import STOP_SIGNALS, CannotStart, greet, launch
+from services.cli import SERVICE_URLS
+from services.launch import STOP_SIGNALS, CannotStart, greet, launch, noted
 
 log = structlog.get_logger()
 
@@ -39,7 +41,8 @@ def main() -> int:
 async def _serve(settings: Settings, listener: socket.socket) -> None:
     greet(settings, listener)
     ports = {name: _free_port() for name in SERVICES}
-    environment = _environment(settings, ports)
+    urls = {f"{name}_url": f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    environment = _environment(settings, urls)
     children = [_Child(name, port, environment) for name, port in ports.items()]
     door = _Child(GATEWAY, listener.getsockname()[1], environment, settings.host)
     told = asyncio.Event()
@@ -52,9 +55,10 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
-        with suppress(asyncio.CancelledError):
-            await starting
-        await told.wait()
+        with noted(settings.data_dir / SERVICE_URLS, json.dumps(urls)):
+            with suppress(asyncio.CancelledError):
+                await starting
+            await told.wait()
     finally:
         await _stop(door, *children)
 
@@ -75,11 +79,11 @@ def _free_port() -> int:
         return port
 
 
-def _environment(settings: Settings, ports: Mapping[str, int]) -> dict[str, str]:
+def _environment(settings: Settings, urls: Mapping[str, str]) -> dict[str, str]:
     """Give what every child is told besides what we were told: where the others are."""
     assert settings.database_url is not None
     clock = clock_from(settings.clock)
-    told = {f"{name}_URL": f"http://127.0.0.1:{port}" for name, port in ports.items()} | {
+    told = dict(urls) | {
         "DATABASE_URL": settings.database_url.get_secret_value(),
         # The anchor is this moment, so that all of them agree.
         "CLOCK": "system" if isinstance(clock, SystemClock) else str(clock),

@@ -83,16 +83,16 @@ def _run_on_database(settings: Settings, listener: socket.socket, serve: Serve) 
         folder = settings.data_dir / "postgres"
         with EmbeddedPostgres(folder, configured_binaries=settings.postgres_bin) as postgres:
             settings = settings.model_copy(update={"database_url": SecretStr(postgres.url)})
-            with _noted(settings.data_dir / EMBEDDED_URL, postgres.url):
+            with noted(settings.data_dir / EMBEDDED_URL, postgres.url):
                 runner.run(_prepare_and_serve(settings, listener, serve, postgres))
 
 
 @contextmanager
-def _noted(path: Path, url: str) -> Iterator[None]:
-    """Tell the command line of the same user where the database is, while it is there."""
+def noted(path: Path, told: str) -> Iterator[None]:
+    """Tell the command line of the same user where something is, while it is there."""
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)
-    path.write_text(url, "ascii")
+    path.write_text(told, "ascii")
     try:
         yield
     finally:

@@ -52,8 +52,7 @@ async def migrate(settings: Settings, topics: Sequence[Topic]) -> None:
     connection = await asyncpg.connect(url, timeout=10)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", MIGRATE_LOCK)
-        passwords = settings.development and settings.admin_database_url is None
-        await _make_roles(connection, urlsplit(url).password or "", with_passwords=passwords)
+        await _make_roles(connection, settings)
         for schema in SCHEMAS:
             await _make_schema(connection, schema)
         await _upgrade(url, {schema: schema for schema in SCHEMAS})
@@ -62,7 +61,21 @@ async def migrate(settings: Settings, topics: Sequence[Topic]) -> None:
         await connection.close()
 
 
-async def _make_roles(connection: Any, admin_password: str, *, with_passwords: bool) -> None:
+async def make_roles(settings: Settings) -> None:
+    """Make the services' accounts on a new server, so that a dump can be restored there.
+
+    They are the server's, not the database's: no dump of the database holds them.
+    """
+    connection = await asyncpg.connect(admin_url(settings), timeout=10)
+    try:
+        await _make_roles(connection, settings)
+    finally:
+        await connection.close()
+
+
+async def _make_roles(connection: Any, settings: Settings) -> None:
+    with_passwords = settings.development and settings.admin_database_url is None
+    admin_password = urlsplit(admin_url(settings)).password or ""
     await _tolerating_twins(connection, f"CREATE ROLE {OWNER} NOLOGIN")
     await _tolerating_twins(connection, f"GRANT {OWNER} TO CURRENT_USER")
     for role in (*SERVICES, READER):

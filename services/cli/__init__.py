@@ -8,12 +8,13 @@ import typer
 
 from libs.common.settings import explain_settings
 from services.cli import dead_letters, rebuild, topics
-from services.cli.city import migrate, seed, seed_registry, token
+from services.cli.city import announce, migrate, seed, seed_registry, token
 from services.cli.flow import lag, outbox
-from services.cli.surroundings import EMBEDDED_URL
+from services.cli.status import status
+from services.cli.surroundings import EMBEDDED_URL, SERVICE_URLS
 from services.simulate.command import simulate
 
-__all__ = ["EMBEDDED_URL", "cli", "explain_settings", "main", "seed_registry"]
+__all__ = ["EMBEDDED_URL", "SERVICE_URLS", "cli", "explain_settings", "main", "seed_registry"]
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -21,7 +22,7 @@ cli = typer.Typer(
     help="motcua: one door for everybody. A command ends with 0 when all is well, with 1 when the "
     "answer is no, and with 2 when there is none: wrong usage or settings, bus or database away.",
 )
-for command in (migrate, seed, token, lag, outbox, simulate):
+for command in (status, migrate, seed, announce, token, lag, outbox, simulate):
     cli.command()(command)
 cli.add_typer(topics.commands, name="topics")
 cli.add_typer(dead_letters.commands, name="dlq")

@@ -39,7 +39,7 @@ Which = Annotated[str, typer.Argument(metavar="ID", help="The event's id, or `al
 def list_(as_json: Json = False) -> None:
     """List the messages that were given up, the oldest first, with the reason."""
     settings = settings_of_city("kafka_bootstrap")
-    letters = [_described(letter) for letter in run(settings, _letters(settings, "all"))]
+    letters = [_described(letter) for letter in run(settings, letters_of(settings, "all"))]
     if as_json:
         print_json({"items": letters})
         return
@@ -63,7 +63,7 @@ def show(
     There are several where more than one service gave up the same event.
     """
     settings = settings_of_city("kafka_bootstrap")
-    letters = run(settings, _letters(settings, event_id))
+    letters = run(settings, letters_of(settings, event_id))
     if as_json:
         print_json({"items": [_whole(letter) for letter in letters]})
     else:
@@ -101,7 +101,7 @@ def drop(
 ) -> None:
     """Take messages off the list for ever: what they tell will never count."""
     settings = settings_of_city("kafka_bootstrap")
-    letters = run(settings, _letters(settings, event_id))
+    letters = run(settings, letters_of(settings, event_id))
     if not letters:
         raise _none(event_id)
     for told in map(_described, letters):
@@ -165,7 +165,8 @@ def _as_text(letter: Received) -> list[str]:
     ]
 
 
-async def _letters(settings: Settings, event_id: str) -> list[Received]:
+async def letters_of(settings: Settings, event_id: str) -> list[Received]:
+    """Read the messages that were given up, the oldest first: one event's, or `all`."""
     async with open_bus(settings, "registry") as bus:
         letters = await list_dead_letters(bus, [topic.name for topic in FACTS])
     chosen = [x for x in letters if event_id in ("all", x.headers.get("ce_id"))]
@@ -173,7 +174,7 @@ async def _letters(settings: Settings, event_id: str) -> list[Received]:
 
 
 async def _replay(settings: Settings, event_id: str) -> Replayed:
-    letters = await _letters(settings, event_id)
+    letters = await letters_of(settings, event_id)
     compacted = {topic.name for topic in FACTS if topic.compacted}
     async with open_bus(settings, "registry") as bus:
         return await replay_dead_letters(bus, letters, compacted=compacted)

@@ -38,7 +38,7 @@ def lag(
     gateway is not shown: it handles nothing, every process of it reads for itself.
     """
     settings = settings_of_city("kafka_bootstrap")
-    items = run(settings, _lags(settings))
+    items = run(settings, lags(settings))
     if as_json:
         print_json({"items": items})
     else:
@@ -56,7 +56,8 @@ def _or_missing(count: int | None) -> str:
     return "the topic is missing" if count is None else str(count)
 
 
-async def _lags(settings: Settings) -> list[dict[str, Any]]:
+async def lags(settings: Settings) -> list[dict[str, Any]]:
+    """Count what every service has still to handle, topic by topic."""
     async with open_bus(settings, "registry") as bus:
         items = []
         for service, router in ROUTERS.items():
@@ -85,7 +86,7 @@ def outbox(
     is away, from the database alone.
     """
     settings = settings_of_city()
-    items, unread, problem = run(settings, _outboxes(settings))
+    items, unread, problem = run(settings, outboxes(settings))
     if as_json:
         print_json({"items": items, "unread": unread, "bus": problem or "answers"})
     else:
@@ -114,7 +115,7 @@ def _lines(items: list[dict[str, Any]]) -> list[tuple[object, ...]]:
     return lines
 
 
-async def _outboxes(settings: Settings) -> tuple[list[dict[str, Any]], list[str], str | None]:
+async def outboxes(settings: Settings) -> tuple[list[dict[str, Any]], list[str], str | None]:
     """Give each readable service's outbox, the services that are not, and what the bus lacks."""
     items: list[dict[str, Any]] = []
     unread = []

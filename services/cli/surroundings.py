@@ -18,6 +18,9 @@ from libs.common.settings import Settings, explain_settings
 EMBEDDED_URL = "embedded-database-url"
 """File in the data folder by which the command line finds the embedded city's database."""
 
+SERVICE_URLS = "service-urls"
+"""File in the data folder by which it finds the services of `make run KAFKA=1`."""
+
 ANSWER_SECONDS = 30
 """How long database and bus may take over a question."""
 
@@ -31,15 +34,19 @@ T = TypeVar("T")
 
 
 def settings_of_surroundings() -> Settings:
-    """Read the settings; beside a running embedded city its database is meant, unless named."""
+    """Read the settings; beside a running city it is meant, unless another is named."""
     try:
         settings = Settings.from_environment()
     except ValidationError as error:
         raise stop(explain_settings(error)) from None
-    note = settings.data_dir / EMBEDDED_URL
+    found: dict[str, Any] = {}
+    note, services = settings.data_dir / EMBEDDED_URL, settings.data_dir / SERVICE_URLS
     if settings.database_url is None and note.exists():
-        return settings.model_copy(update={"database_url": SecretStr(note.read_text("ascii"))})
-    return settings
+        found["database_url"] = SecretStr(note.read_text("ascii"))
+    if services.exists():
+        urls = json.loads(services.read_text("ascii"))
+        found |= {name: url for name, url in urls.items() if name not in settings.model_fields_set}
+    return settings.model_copy(update=found)
 
 
 def settings_of_city(*instead: str) -> Settings:

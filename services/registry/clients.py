@@ -88,7 +88,7 @@ async def register(
     key = _add_key(client)
     session.add(client)
     await session.flush()
-    _announce(session, client, at)
+    announce(session, client, at)
     return client, key
 
 
@@ -161,7 +161,7 @@ async def revoke(session: AsyncSession, client_id: str, *, at: datetime) -> Clie
 async def _changed(session: AsyncSession, client: Client, at: datetime) -> None:
     client.version += 1
     await session.flush()
-    _announce(session, client, at)
+    announce(session, client, at)
 
 
 async def _locked(session: AsyncSession, client_id: str) -> Client:
@@ -171,7 +171,8 @@ async def _locked(session: AsyncSession, client_id: str) -> Client:
     return client
 
 
-def _announce(session: AsyncSession, client: Client, at: datetime) -> None:
+def announce(session: AsyncSession, client: Client, at: datetime) -> None:
+    """Publish what a client may do and the hashes of its keys."""
     event = ClientChanged(
         id=client.id,
         version=client.version,

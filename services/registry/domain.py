@@ -437,6 +437,21 @@ def override_of(row: CalendarOverride) -> DayOverride:
     )
 
 
+def announce_day(session: AsyncSession, row: CalendarOverride, at: datetime) -> None:
+    """Publish what a day is."""
+    event = CalendarDayChanged.model_validate(
+        {
+            "day": row.day,
+            "version": row.version,
+            "kind": row.kind,
+            "decision": row.decision,
+            "note": row.note,
+            "in_lieu_of": row.in_lieu_of,
+        }
+    )
+    publish(session, event, at=at)
+
+
 async def set_override(
     session: AsyncSession, day: date, override: DayOverride | None, *, at: datetime
 ) -> CalendarOverride:
@@ -454,15 +469,5 @@ async def set_override(
     row.note = override.note if override else ""
     row.in_lieu_of = override.in_lieu_of if override else None
     await session.flush()
-    event = CalendarDayChanged.model_validate(
-        {
-            "day": day,
-            "version": row.version,
-            "kind": row.kind,
-            "decision": row.decision,
-            "note": row.note,
-            "in_lieu_of": row.in_lieu_of,
-        }
-    )
-    publish(session, event, at=at)
+    announce_day(session, row, at)
     return row

@@ -25,6 +25,7 @@ ASKING = [
     ("dlq", "replay", "all"),
     ("dlq", "drop", "all", "--yes"),
     ("rebuild", "reporting"),
+    ("announce",),
     ("migrate",),
 ]
 
