@@ -26,7 +26,8 @@ CONNECTIONS_BESIDE_POOLS = 2
 
 def wrong(city: City, kept: Mapping[tuple[str, str], set[str]]) -> list[str]:
     """Give everything that is wrong; `kept` is what the operator makes: kind and name, and keys."""
-    return list(chain.from_iterable(check(city) for check in (*CHECKS, partial(references, kept))))
+    checks: list[Callable[[City], Found]] = [*CHECKS, partial(references, kept)]
+    return list(chain.from_iterable(check(city) for check in checks))
 
 
 # As the cluster reads them ------------------------------------------------------------------------

@@ -74,7 +74,7 @@ class Pod:
 class City:
     """All manifests of one build."""
 
-    def __init__(self, manifests: Sequence[Manifest]) -> None:
+    def __init__(self, manifests: list[Manifest]) -> None:
         """Take them as they are; nothing is changed."""
         self.manifests = manifests
 

@@ -19,7 +19,7 @@ Breaking = Callable[[City], None]
 
 def broken(overlay: str, breaking: Breaking) -> City:
     """Build an overlay and break the copy."""
-    copy = City(deepcopy(list(city(overlay).manifests)))
+    copy = City(deepcopy(city(overlay).manifests))
     breaking(copy)
     # What was looked up while breaking is looked up anew.
     return City(copy.manifests)
