@@ -29,9 +29,23 @@ def written() -> Iterator[tuple[Path, str]]:
     yield GRAFANA / "kustomization.yaml", _text(_grafana())
 
 
+class _Readable(yaml.SafeDumper):
+    """Writes what has several lines on several lines."""
+
+
+def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Readable.add_representer(str, _string)
+
+
 def _text(*documents: dict[str, Any]) -> str:
-    dumped = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=100)
-    return _WRITTEN + dumped
+    dumped = yaml.dump_all(
+        documents, Dumper=_Readable, sort_keys=False, allow_unicode=True, width=100
+    )
+    return f"{_WRITTEN}{dumped}"
 
 
 def _rules() -> dict[str, Any]:
@@ -70,6 +84,7 @@ def _grafana() -> dict[str, Any]:
     """
     kinds = {
         "dashboard": sorted((GRAFANA / "dashboards").glob("*.json")),
+        "datasource": sorted((GRAFANA / "provisioning" / "datasources").glob("*.yaml")),
         "alert": sorted((GRAFANA / "provisioning" / "alerting").glob("*.yaml")),
     }
     return {

@@ -71,7 +71,7 @@ class _Rule(_Strict):
     alert: str | None = None
     record: str | None = None
     for_: _Duration | None = Field(default=None, alias="for")
-    keep_firing_for: _Duration | None = None
+    keep_firing_for: _Duration | None = Field(default=None, alias="keep_firing_for")
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 
