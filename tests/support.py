@@ -11,8 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
+import pytest
+import structlog
 from fastapi import FastAPI
 from pydantic import SecretStr
+from structlog.testing import LogCapture
 
 from libs.common.auth import DevelopmentIssuer
 from libs.common.clock import Clock, SystemClock
@@ -65,6 +68,15 @@ def reachable_folder() -> Iterator[Path]:
         yield folder
     finally:
         rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def logged_by(module: str) -> Iterator[list[Any]]:
+    """Listen to what a module logs, also where an earlier test had its logger made for good."""
+    told = LogCapture()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{module}.log", structlog.wrap_logger(None, processors=[told]))
+        yield told.entries
 
 
 class FrozenClock:

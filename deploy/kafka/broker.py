@@ -1,6 +1,5 @@
 """One KRaft broker, controller and broker in one process, on loopback."""
 
-import base64
 import os
 import secrets
 import signal
@@ -12,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from uuid import uuid4
 
 from deploy.kafka.server import HERE, CannotRun, jars, java
 from libs.common.children import dying_with_parent
@@ -60,7 +58,8 @@ class Broker:
         self.folder = folder.absolute()
         self.port = port or free_port()
         self.controller_port = free_port()
-        self.cluster = cluster or base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+        # Kafka's own random names may begin with a dash, which its command takes for an option.
+        self.cluster = cluster or secrets.token_hex(11)
         """The cluster that a new data folder belongs to."""
         self._listener = listener
         self._settings = dict(settings or {})

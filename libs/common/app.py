@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -52,8 +52,11 @@ class Core:
     verifier: Verifier
     database: Database | None = None
     relay: Relay | None = None
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the process is told to stop, while the server still waits for open requests."""
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set when the process is told to stop, while the server still waits for open requests."""
+        return self.health.stopping
 
     @property
     def db(self) -> Database:

@@ -21,6 +21,8 @@ class Health:
 
     def __init__(self) -> None:
         """Start with no check."""
+        self.stopping = asyncio.Event()
+        """Set once the process is told to stop."""
         self.needed: dict[str, Check] = {}
         """Failing ones make `readyz` 503: own database, migrations, start-up."""
         self.wanted: dict[str, Check] = {}
@@ -29,6 +31,8 @@ class Health:
 
     async def report(self) -> tuple[int, dict[str, Any]]:
         """Run all checks at once; answer the HTTP status and the body of `readyz`."""
+        if self.stopping.is_set():  # at once: whoever balances loads should hear of it now
+            return 503, {"status": "not ready", "checks": _STOPPING, "not_ready": _STOPPING}
         needed, wanted = await asyncio.gather(_run(self.needed), _run(self.wanted))
         failed = {name: words for name, words in needed.items() if words}
         degraded = {name: words for name, words in wanted.items() if words}
@@ -44,6 +48,9 @@ class Health:
         if degraded:
             body["degraded"] = degraded
         return (503 if failed else 200), body
+
+
+_STOPPING = {"stopping": "told to stop, and takes no more calls soon"}
 
 
 async def _run(checks: dict[str, Check]) -> dict[str, str | None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SERVICES = ("registry", "intake", "queue", "reporting")
@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     profile: Profile = Profile.development
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    drain_seconds: float = Field(default=0, ge=0, le=300)
+    """For how long a process that is to stop, and says so, still takes calls: as long as whoever
+    sends them may need to hear of it."""
+    finish_seconds: int = Field(default=5, ge=1, le=300)
+    """How long calls may take to finish once it takes no more."""
     data_dir: Path = Path(".motcua")
     postgres_bin: Path | None = None
     database_url: SecretStr | None = None
@@ -340,3 +345,13 @@ class Settings(BaseSettings):
             return "no database"
         parts = urlsplit(self.database_url.get_secret_value())
         return f"{parts.hostname or 'local socket'}{parts.path}"
+
+
+def explain_settings(error: ValidationError) -> str:
+    """Say which settings are wrong, by the names they are set under, never with their values."""
+    lines = []
+    for entry in error.errors():
+        place = ".".join(str(part) for part in entry["loc"]).upper()
+        message = entry["msg"].removeprefix("Value error, ")
+        lines.append(f"MOTCUA_{place}: {message}" if place else message)
+    return "\n".join(lines)

@@ -6,10 +6,11 @@ import sys
 import structlog
 import typer
 
+from libs.common.settings import explain_settings
 from services.cli import dead_letters, rebuild, topics
 from services.cli.city import migrate, seed, seed_registry, token
 from services.cli.flow import lag, outbox
-from services.cli.surroundings import EMBEDDED_URL, explain_settings
+from services.cli.surroundings import EMBEDDED_URL
 from services.simulate.command import simulate
 
 __all__ = ["EMBEDDED_URL", "cli", "explain_settings", "main", "seed_registry"]

@@ -13,7 +13,7 @@ from pydantic import SecretStr, ValidationError
 
 from libs.common.bus.base import BusError
 from libs.common.db import transient
-from libs.common.settings import Settings
+from libs.common.settings import Settings, explain_settings
 
 EMBEDDED_URL = "embedded-database-url"
 """File in the data folder by which the command line finds the embedded city's database."""
@@ -51,16 +51,6 @@ def settings_of_city(*instead: str) -> Settings:
             "its database is with MOTCUA_DATABASE_URL=postgresql://..."
         )
     return settings
-
-
-def explain_settings(error: ValidationError) -> str:
-    """Say which settings are wrong, by the names they are set under, never with their values."""
-    lines = []
-    for entry in error.errors():
-        place = ".".join(str(part) for part in entry["loc"]).upper()
-        message = entry["msg"].removeprefix("Value error, ")
-        lines.append(f"MOTCUA_{place}: {message}" if place else message)
-    return "\n".join(lines)
 
 
 def run(

@@ -8,7 +8,6 @@ from asyncio import TimerHandle
 from http import HTTPStatus
 from typing import Any, ClassVar
 
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from libs.common.problems import (
@@ -19,6 +18,7 @@ from libs.common.problems import (
     TooSlow,
     problem_response,
 )
+from libs.common.serving import serve
 from libs.common.settings import Settings
 from libs.common.trace import continue_trace
 from services.gateway.addresses import PEER
@@ -141,15 +141,4 @@ def bounded_by(settings: Settings) -> type[BoundedProtocol]:
 
 def main() -> None:
     """Serve the gateway where `MOTCUA_HOST` and `MOTCUA_PORT` say."""
-    settings = Settings.from_environment()
-    uvicorn.run(
-        "services.gateway.main:app",
-        host=settings.host,
-        port=settings.port,
-        http=BoundedProtocol,
-        proxy_headers=False,  # `addresses.Proxies` knows whom to believe
-        server_header=False,
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=5,
-    )
+    serve("services.gateway.main:app", BoundedProtocol)

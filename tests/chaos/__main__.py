@@ -23,7 +23,9 @@ from libs.contracts.topics import all_topics
 from services.cli import seed_registry
 from tests.chaos.day import play_under_fire
 from tests.chaos.forms import Form
+from tests.chaos.programs import Program
 from tests.chaos.runs import Outcome, contend, kill_apart, kill_embedded, reach_every_fault
+from tests.started import as_command
 from tests.support import reachable_folder, settings_for
 
 console = Console(width=118)
@@ -35,6 +37,7 @@ def main() -> int:
     """Run everything, one after the other, or the run that is named."""
     form = Form.long()
     wanted = _asked()
+    Program.run = as_command  # how long a start takes is told
     console.print(
         f"seed {form.seed} (MOTCUA_CHAOS_SEED repeats it) · {os.cpu_count()} cores · "
         f"Python {platform.python_version()} · {platform.system()} {platform.release()}"

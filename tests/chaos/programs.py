@@ -5,39 +5,18 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Protocol, Self
+from typing import ClassVar, Self
 
 import aiohttp
 
 from services.cli import EMBEDDED_URL
+from tests.started import Process, Run, Started
 from tests.system.city import environment, free_port
-
-
-class Started(Protocol):
-    """A process that we have started."""
-
-    @property
-    def pid(self) -> int:
-        """Its number, and that of its process group."""
-        ...
-
-    def poll(self) -> int | None:
-        """Answer how it has ended, or None."""
-        ...
-
-    def wait(self, timeout: float) -> int:
-        """Wait until it has ended; raises `subprocess.TimeoutExpired`."""
-        ...
-
-    def terminate(self) -> None:
-        """Ask it to stop."""
-        ...
 
 
 @dataclass
@@ -49,7 +28,9 @@ class Program:
     settings: dict[str, str | Path | int]
     data: Path
     port: int
-    process: "Started | None" = field(default=None, repr=False)
+    process: Process | None = field(default=None, repr=False)
+
+    run: ClassVar[Run] = Started
 
     @property
     def base(self) -> str:
@@ -76,20 +57,12 @@ class Program:
         """Start it, perhaps to kill itself at a fault point."""
         assert not self.alive
         settings = self.settings | ({"fault": fault} if fault else {})
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, *self.command],
-                env=environment(**settings),
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        self.process = Program.run(self.command, environment(**settings), self.log)
 
     def kill(self) -> None:
         """End it as a crash would."""
         assert self.process is not None
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         self.process.wait(10)
 
     async def ends(self, within: float = 60) -> int:

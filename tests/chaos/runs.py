@@ -21,7 +21,6 @@ from libs.common.db import connector
 from libs.common.faults import POINTS
 from services.reporting.periods import week_containing
 from tests.chaos.check import Findings, check, check_report, settled
-from tests.chaos.forked import ForkedCity
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load, Plan, under_load
 from tests.chaos.programs import (
@@ -121,12 +120,12 @@ async def reach_every_fault(
 ) -> Outcome:
     """Let the city kill itself at each fault point under load; it is started again each time.
 
-    Without `check_each` the start after a point is already armed for the next one, the account is
-    drawn up once, at the end, and no start imports the code again.
+    Without `check_each` the start after a point is already armed for the next one, and the account
+    is drawn up once, at the end.
     """
     outcome = Outcome("fault points", seed)
     dice = random.Random(seed)  # noqa: S311  (the same passings each time)
-    city = (EmbeddedCity if check_each else ForkedCity).on(folder)
+    city = EmbeddedCity.on(folder)
     async with _standing(outcome, city) as load_on, AsyncExitStack() as stack:
         load = await stack.enter_async_context(load_on([city.base], folder, None))
         city.kill()

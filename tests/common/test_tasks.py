@@ -5,10 +5,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from libs.common.tasks import running
 from tests.common.helpers import eventually
+from tests.support import logged_by
 
 
 async def fails() -> None:
@@ -30,7 +30,7 @@ async def ends() -> None:
 async def test_work_that_ends_is_dead_and_said_to_be(
     work: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
-    with capture_logs() as logs:
+    with logged_by("libs.common.tasks") as logs:
         async with running() as tasks:
             tasks.start("worker", work())
             tasks.start("other", asyncio.sleep(60))
@@ -41,7 +41,7 @@ async def test_work_that_ends_is_dead_and_said_to_be(
 
 
 async def test_work_that_is_stopped_in_order_has_not_died() -> None:
-    with capture_logs() as logs:
+    with logged_by("libs.common.tasks") as logs:
         async with running() as tasks:
             tasks.start("worker", asyncio.sleep(60))
             await asyncio.sleep(0)

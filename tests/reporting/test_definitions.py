@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
-from structlog.testing import capture_logs
 
 from libs.contracts.intake import DossierStatus
 from services.reporting.domain import WeekNotBegun
@@ -20,6 +19,7 @@ from tests.reporting.support import (
     ticket,
     walk,
 )
+from tests.support import logged_by
 
 BEGINS, ENDS = WEEK.begins, WEEK.ends
 
@@ -190,7 +190,7 @@ async def test_a_dossier_that_contradicts_itself_is_shown_and_logged(session: As
     wrong = dossier(
         received_at=at("2026-11-13 08:00"), ended_at=at("2026-11-12 08:00"), competent_unit=B
     )
-    with capture_logs() as logs:
+    with logged_by("services.reporting.domain") as logs:
         answer = await report(session, wrong)
     assert row_of(answer, A)["identity_holds"]
     assert not row_of(answer, B)["identity_holds"]

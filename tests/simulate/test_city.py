@@ -154,9 +154,9 @@ def test_a_city_that_goes_away_leaves_the_books_and_status_1(kept: Path) -> None
 
 
 def test_a_city_on_the_systems_clock_is_refused_with_the_command_that_starts_another(
-    folder: Path,
+    kept: Path,
 ) -> None:
-    with embedded(folder) as city:
+    with embedded(kept) as city:
         status, _, complained = finished(simulate(city))
         assert status == 2
         assert "system clock" in complained

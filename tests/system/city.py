@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from uuid import uuid4
 import httpx
 
 from libs.common.auth import DevelopmentIssuer
+from tests.started import Process, Run, Started, as_command
 from tests.support import reachable_folder
 
 UNIT = "H29.26740"
@@ -52,7 +52,7 @@ def key() -> dict[str, str]:
 class City:
     """A running city, or a service of it."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     base: str
     data: Path
     log: Path
@@ -92,11 +92,23 @@ class City:
 @contextmanager
 def embedded(data: Path, **settings: str | int | Path) -> Iterator[City]:
     """Run the whole city in one process on a data folder."""
+    with _embedded(data, Started, settings) as city:
+        yield city
+
+
+@contextmanager
+def embedded_by_command(data: Path) -> Iterator[City]:
+    """Run it as a person does, importing everything anew."""
+    with _embedded(data, as_command, {}) as city:
+        yield city
+
+
+@contextmanager
+def _embedded(data: Path, run: Run, settings: dict[str, str | int | Path]) -> Iterator[City]:
     port = free_port()
     data.mkdir(parents=True, exist_ok=True)
-    with _process(
-        ["-m", "services.embedded"], data, port, environment(port=port, data_dir=data, **settings)
-    ) as city:
+    env = environment(port=port, data_dir=data, **settings)
+    with _process(["-m", "services.embedded"], data, port, env, run=run) as city:
         city.wait_until_ready()
         yield city
 
@@ -121,24 +133,22 @@ def copy_of(made: Path, folder: Path) -> None:
 @contextmanager
 def service(name: str, port: int, data: Path, **settings: str | int | Path) -> Iterator[City]:
     """Run one service alone."""
-    command = ["-m", "uvicorn", f"services.{name}.main:app", "--port", str(port)]
-    with _process(command, data, port, environment(data_dir=data, **settings), name) as running:
+    told = environment(port=port, data_dir=data, **settings)
+    with _process(["-m", f"services.{name}"], data, port, told, f"{name}-{port}") as running:
         yield running
 
 
 @contextmanager
 def _process(
-    command: list[str], data: Path, port: int, env: dict[str, str], name: str = "city"
+    command: list[str],
+    data: Path,
+    port: int,
+    env: dict[str, str],
+    name: str = "city",
+    run: Run = Started,
 ) -> Iterator[City]:
     log = data / f"{name}.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            env=env,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    process = run(command, env, log)
     city = City(process, f"http://127.0.0.1:{port}", data, log)
     try:
         yield city

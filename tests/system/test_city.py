@@ -3,8 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +14,7 @@ import httpx
 import pytest
 
 from services.reporting.periods import week_containing
+from tests.started import Started
 from tests.support import reachable_folder
 from tests.system.city import (
     PROCEDURE,
@@ -24,6 +23,7 @@ from tests.system.city import (
     City,
     copy_of,
     embedded,
+    embedded_by_command,
     environment,
     key,
     made_before,
@@ -44,7 +44,10 @@ def this_week() -> str:
 @pytest.fixture(scope="module")
 def city() -> Iterator[City]:
     """Give one running city to the tests that only call it."""
-    with reachable_folder() as folder, embedded(folder / "a folder with spaces") as running:
+    with (
+        reachable_folder() as folder,
+        embedded_by_command(folder / "a folder with spaces") as running,
+    ):
         yield running
 
 
@@ -78,15 +81,11 @@ def client(city: City) -> Iterator[httpx.Client]:
 
 def start_and_fail(**settings: str | int | Path) -> str:
     """Start a city that cannot start; answer what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "services.embedded"],
-        env=environment(**settings),
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode not in (0, -signal.SIGKILL)
-    said = done.stderr.decode()
+    with reachable_folder() as folder:
+        log = folder / "said"
+        city = Started(["-m", "services.embedded"], environment(**settings), log)
+        assert city.wait(60) not in (0, -signal.SIGKILL)
+        said = log.read_text("utf-8")
     assert "Traceback" not in said
     return said
 
