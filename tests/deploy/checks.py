@@ -14,12 +14,14 @@ from pydantic import ValidationError
 
 from libs.common.settings import SERVICES, Settings
 from services.cli import explain_settings
-from tests.deploy.manifests import City, Found, Manifest, Pod, matches, title
+from tests.deploy.manifests import City, Found, Pod, matches, title
 from tests.deploy.references import labels, references, volumes
 from tests.deploy.schemas import schemas
 
-DRAIN_SECONDS = 20
-"""How long a process may take to stop (docs/kubernetes.md)."""
+SPARE_SECONDS = 5
+"""For what a process does after its last call: leave its group, hand over its relay."""
+SOONEST_SECONDS = 3
+"""How long everybody who sends calls takes at least to hear that a pod goes."""
 CONNECTIONS_BESIDE_POOLS = 2
 """What a process keeps open besides its pools: the relay's lock, and one that a check opens."""
 
@@ -153,15 +155,20 @@ def probes(city: City) -> Found:
             path = "/readyz" if probe == "readinessProbe" else "/livez"
             if pod.ours and asked.get("httpGet", {}).get("path") != path:
                 yield f"{pod}: {probe} does not ask {path}"
-        yield from _grace(pod, container)
 
 
-def _grace(pod: Pod, container: Manifest) -> Found:
-    if pod.ours:
-        sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+def stopping(city: City) -> Found:
+    """A pod that goes has the time that its process takes to go."""
+    for pod, container in city.containers:
+        if not pod.ours or pod.kind == "Job":
+            continue
+        told = dict(city.environment(container))
+        drain, finish = (
+            float(told.get(f"MOTCUA_{name}_SECONDS") or 0) for name in ("DRAIN", "FINISH")
+        )
         grace = pod.spec.get("terminationGracePeriodSeconds", 30)
-        if sleep < 1 or sleep + DRAIN_SECONDS > grace:
-            yield f"{pod}: {grace} s are too few to wait {sleep} s and to stop"
+        if drain < SOONEST_SECONDS or drain + finish + SPARE_SECONDS > grace:
+            yield f"{pod}: {grace} s are too few to take calls for {drain:g} s and finish"
 
 
 def limits(city: City) -> Found:
@@ -289,6 +296,6 @@ def scraped(city: City) -> Found:
 
 
 CHECKS: tuple[Callable[[City], Found], ...] = (
-    schemas, quantities, selectors, scaling, connections, probes, limits, restricted, settings,
-    ports, ways, scraped, volumes, labels,
+    schemas, quantities, selectors, scaling, connections, probes, stopping, limits, restricted,
+    settings, ports, ways, scraped, volumes, labels,
 )  # fmt: skip
