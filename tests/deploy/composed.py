@@ -34,8 +34,9 @@ def composed() -> Document:
         subprocess.CalledProcessError: it refuses; why stands on standard error.
     """
     program = Path(sys.executable).with_name("docker-compose")
-    words = ["--file", ROOT / "docker-compose.yml", "config", "--format", "json"]
-    told = subprocess.run([program, *words], env={"HOME": "/"}, capture_output=True, check=True)
+    file = str(ROOT / "docker-compose.yml")
+    words = [str(program), "--file", file, "config", "--format", "json"]
+    told = subprocess.run(words, env={"HOME": "/"}, capture_output=True, check=True)
     document: Document = json.loads(told.stdout)
     return document
 
@@ -128,13 +129,11 @@ def _known(command: list[str]) -> bool:
 @cache
 def _commands() -> set[tuple[str, ...]]:
     """List the operator's commands, those of a group with its name."""
-    top = typer.main.get_command(cli)
-    assert isinstance(top, typer.core.TyperGroup)
-    return {
-        (name, *below)
-        for name, command in top.commands.items()
-        for below in ([(one,) for one in getattr(command, "commands", ())] or [()])
-    }
+    found: set[tuple[str, ...]] = set()
+    for name, command in getattr(typer.main.get_command(cli), "commands", {}).items():
+        group = getattr(command, "commands", None)
+        found |= {(name,)} if group is None else {(name, one) for one in group}
+    return found
 
 
 def _of_names(told: Mapping[str, str], services: Mapping[str, Document]) -> Iterator[str]:

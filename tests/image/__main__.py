@@ -1,26 +1,31 @@
 """`make image-check`: the city from the image, as an orchestrator would run it.
 
-Builds the image, then runs the jobs and the five services from it, without root, without
-capabilities and on a read-only root file system, on a real PostgreSQL and (with Java and Maven) a
-real Kafka; plays one visit; stops them with open streams and expects 0 of each. Ends with 0 also
-where no engine can be had, saying why, unless MOTCUA_REQUIRE_IMAGE is 1.
+Builds the image, then runs the jobs and the five services from it as docker-compose.yml says, with
+its commands, settings and logins: without root, without capabilities, on a read-only root file
+system, on a real PostgreSQL and a real Kafka. Plays one visit, stops all with open streams, and
+expects 0 of each. Ends with 0 also where no engine can be had, saying why, unless
+MOTCUA_REQUIRE_IMAGE is 1.
 """
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 
 from deploy.kafka import Broker, missing_tools
 from libs.common.postgres import EmbeddedPostgres
 from libs.common.settings import SERVICES
+from tests.deploy.composed import composed, settings_of
 from tests.image.engine import Docker, NoEngine, engine
 from tests.support import reachable_folder
 from tests.system.city import STREAMS, City, free_port, report_of, visit, wait_for, watched
@@ -30,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 IMAGE = "motcua:check"
 USER = 10001
 GATEWAY = "gateway"
+JOBS = ("migrate", "topics", "seed")
 CAREFUL = (
     "--network=host", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL",
     "--security-opt=no-new-privileges", "--stop-timeout=20",
@@ -40,15 +46,22 @@ CAREFUL = (
 
 def main() -> int:
     """Check the image; answer the exit status."""
+    if missing := missing_tools():
+        return cannot(missing)
     with reachable_folder() as folder:
         try:
-            with engine(folder) as docker:
+            with timed("all of it"), engine(folder) as docker:
                 check(docker, folder)
         except NoEngine as reason:
-            print(f"the image was not checked: {reason}")
-            return int(os.environ.get("MOTCUA_REQUIRE_IMAGE") == "1")
+            return cannot(str(reason))
     print("the image is as it should be")
     return 0
+
+
+def cannot(reason: str) -> int:
+    """Say why nothing was checked; that is a failure only where it is required."""
+    print(f"the image was not checked: {reason}")
+    return int(os.environ.get("MOTCUA_REQUIRE_IMAGE") == "1")
 
 
 def check(docker: Docker, folder: Path) -> None:
@@ -94,19 +107,27 @@ def play(docker: Docker, stack: ExitStack, folder: Path, revision: str) -> None:
     data.mkdir()
     os.chown(data, USER, USER)
     database = stack.enter_context(EmbeddedPostgres(folder / "postgres"))
-    told = {"DATABASE_URL": database.url}
-    if missing := missing_tools():
-        print(f"events travel through PostgreSQL: {missing}")
-    else:
-        broker = stack.enter_context(Broker(folder / "kafka"))
-        told["KAFKA_BOOTSTRAP"] = broker.bootstrap
-    with timed("migrated, topics made, seeded"):
-        for job in (("migrate",), ("topics", "apply"), ("seed",)):
-            docker("run", "--rm", *CAREFUL, *options(told, data), IMAGE, "motcua", *job)
+    asyncio.run(make_roles(database.url))
+    broker = stack.enter_context(Broker(folder / "kafka"))
     ports = {name: free_port() for name in (*SERVICES, GATEWAY)}
-    told |= {f"{name.upper()}_URL": f"http://127.0.0.1:{ports[name]}" for name in SERVICES}
+    near = urlsplit(database.url).netloc.rpartition("@")
+    places = {
+        "motcua:motcua@postgres": near[0] + "@" + near[2],
+        "@postgres": "@" + near[2],
+        "kafka:9092": broker.bootstrap,
+        **{f"{name}:8000": f"127.0.0.1:{port}" for name, port in ports.items()},
+    }
+    services = {
+        name: (service["command"], here(settings_of(service), places))
+        for name, service in composed()["services"].items()
+        if service["image"] == "motcua"
+    }
+    for job in JOBS:
+        command, told = services[job]
+        with timed(job):
+            docker("run", "--rm", *CAREFUL, *options(told, data), IMAGE, *command)
     city = {
-        name: stack.enter_context(running(docker, name, port, data, told, folder))
+        name: stack.enter_context(running(docker, name, port, data, *services[name]))
         for name, port in ports.items()
     }
     with timed("all five healthy"):
@@ -124,10 +145,27 @@ def play(docker: Docker, stack: ExitStack, folder: Path, revision: str) -> None:
             "the visit is reported",
         )
     with timed("stopped"), watched(door, *STREAMS):
-        docker("stop", container(GATEWAY))  # what stands before the others goes first
+        docker("stop", container(GATEWAY))  # as Compose does: who is waited for ends last
         docker("stop", *(container(name) for name in SERVICES))
         ended = {name: each.process.wait(30) for name, each in city.items()}
     assert set(ended.values()) == {0}, f"exit statuses: {ended}\n{city[GATEWAY].log.read_text()}"
+
+
+async def make_roles(url: str) -> None:
+    """Prepare the database as Compose's is."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute((ROOT / "deploy/compose/roles.sql").read_text())
+    finally:
+        await connection.close()
+
+
+def here(told: Mapping[str, str], places: Mapping[str, str]) -> dict[str, str]:
+    """Lead settings to where things are on this machine's network."""
+    led = dict(told)
+    for far, near in places.items():
+        led = {name: value.replace(far, near) for name, value in led.items()}
+    return led
 
 
 def expect_little(docker: Docker, name: str) -> None:
@@ -144,9 +182,9 @@ def expect_little(docker: Docker, name: str) -> None:
     ]
 
 
-def options(told: dict[str, str], data: Path) -> Iterator[str]:
+def options(told: Mapping[str, str], data: Path) -> Iterator[str]:
     """Write settings, and the folder of development's keys, as options of `docker run`."""
-    yield from (f"--env=MOTCUA_{name}={value}" for name, value in told.items())
+    yield from (f"--env=MOTCUA_{name.upper()}={value}" for name, value in told.items())
     yield f"--volume={data}:/var/lib/motcua"
 
 
@@ -162,13 +200,13 @@ def health(docker: Docker, name: str) -> str:
 
 @contextmanager
 def running(
-    docker: Docker, name: str, port: int, data: Path, told: dict[str, str], folder: Path
+    docker: Docker, name: str, port: int, data: Path, command: list[str], told: dict[str, str]
 ) -> Iterator[City]:
     """Run one service from the image; the process is the client that waits for its end."""
-    log = folder / f"{name}.log"
-    own = told | {"HOST": "127.0.0.1", "PORT": str(port), "DRAIN_SECONDS": "1"}
-    words = [f"--name={container(name)}", *CAREFUL, *options(own, data), IMAGE]
-    process = docker.start("run", "--rm", *words, "python", "-m", f"services.{name}", output=log)
+    log = data.parent / f"{name}.log"
+    own = told | {"host": "127.0.0.1", "port": str(port)}
+    words = [f"--name={container(name)}", *CAREFUL, *options(own, data), IMAGE, *command]
+    process = docker.start("run", "--rm", *words, output=log)
     try:
         yield City(process, f"http://127.0.0.1:{port}", data, log)
     finally:
