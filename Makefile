@@ -110,6 +110,10 @@ format: .venv/.dev ## Write the code in the house's form
 contracts: .venv/.run ## Publish events and calls: docs/api, docs/events.md
 	@$(PY) -m services.announced
 
+.PHONY: manifests
+manifests: .venv/.dev ## Write what Kubernetes' manifests take from rules, dashboards and topics
+	@$(PY) -m deploy.k8s
+
 .PHONY: examples
 examples: .venv/.dev postgres ## Let a real city answer every call once, for the examples in the API's description
 	@MOTCUA_WRITE_EXAMPLES=1 $(PY) -m pytest tests/system/test_examples.py -n 0 -q -k the_day
