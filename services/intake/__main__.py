@@ -2,4 +2,5 @@
 
 from libs.common.serving import serve
 
-serve("services.intake.main:app")
+if __name__ == "__main__":
+    serve("services.intake.main:app")

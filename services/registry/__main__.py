@@ -2,4 +2,5 @@
 
 from libs.common.serving import serve
 
-serve("services.registry.main:app")
+if __name__ == "__main__":
+    serve("services.registry.main:app")

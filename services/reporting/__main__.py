@@ -2,4 +2,5 @@
 
 from libs.common.serving import serve
 
-serve("services.reporting.main:app")
+if __name__ == "__main__":
+    serve("services.reporting.main:app")
