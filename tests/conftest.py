@@ -33,22 +33,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each worker whole files, and the broker that files share to one worker alone.
-
-    Begin with what starts whole cities and with the broker's: begun last, they would leave the
-    other workers idle.
-    """
-    cities = [item.path for item in items if _any_mark(item, "system", "keycloak")]
-    on_broker = {item.path for item in items if _any_mark(item, "kafka")}.difference(cities)
-    for item in items:
-        own = f"{item.path.parent.name}.{item.path.stem}"
-        item.add_marker(pytest.mark.xdist_group("kafka" if item.path in on_broker else own))
-    first = on_broker.union(cities)
-    items.sort(key=lambda item: item.path not in first)
-
-
-def _any_mark(item: pytest.Item, *names: str) -> bool:
-    return any(map(item.get_closest_marker, names))
+    """Begin with what starts whole cities: a long file begun last would leave one worker idle."""
+    long = ("system", "keycloak")
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, long)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
