@@ -82,9 +82,9 @@ def assert_lively(outcome: Outcome) -> None:
     assert outcome.cost.repeats > 10
 
 
-def test_five_units_for_an_hour_agree_with_the_report_line_by_line(kept: Path) -> None:
+def test_five_units_for_an_hour_and_a_half_agree_with_the_report_line_by_line(kept: Path) -> None:
     with embedded(kept, clock=CLOCK, hours="official") as city:
-        outcome = run(settings_for(city))
+        outcome = run(settings_for(city, time(9)))
         assert [(line.row, line.name, line.ours, line.theirs) for line in outcome.differences] == []
         assert outcome.ledger.violations == []
         assert outcome.ledger.unsettled == []
