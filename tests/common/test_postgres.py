@@ -434,14 +434,19 @@ async def test_the_machines_own_server_is_not_taken_for_that_of_an_ordinary_acco
     (pid_file,) = home.rglob("postmaster.pid")
     _, rest = pid_file.read_text().split("\n", 1)
     first.stop()
-    # What a crash leaves behind: the number of a process that is gone. Nobody may look into the
-    # other server, which runs as another account.
-    with EmbeddedPostgres(place / "another"):
-        pid_file.write_text(f"{first.process.pid}\n{rest}")
-        os.chown(pid_file, entry.pw_uid, entry.pw_gid)
-        again = Host(home / "postgres", state, entry.pw_uid)
-        assert await rows(again.url()) == 1000
-        again.stop()
+    # What a crash leaves behind: a number that another program of the account has by now. Nobody
+    # may look into the other server, which runs as another account.
+    innocent = start_program(Account("nobody", entry.pw_uid, entry.pw_gid), "sleep", "600")
+    try:
+        with EmbeddedPostgres(place / "another"):
+            pid_file.write_text(f"{innocent.pid}\n{rest}")
+            os.chown(pid_file, entry.pw_uid, entry.pw_gid)
+            again = Host(home / "postgres", state, entry.pw_uid)
+            assert await rows(again.url()) == 1000
+            again.stop()
+    finally:
+        innocent.kill()
+        innocent.wait()
 
 
 @pytest.mark.usefixtures("made")
