@@ -241,6 +241,15 @@ def copies_in(state: Path) -> list[Path]:
     return list(state.glob("postgresql-*"))
 
 
+def home_of_nobody(place: Path) -> tuple[Path, pwd.struct_passwd]:
+    """Give an ordinary account a home that is closed to others."""
+    entry = pwd.getpwnam("nobody")
+    home = place / "home"
+    home.mkdir(mode=0o700)
+    os.chown(home, entry.pw_uid, entry.pw_gid)
+    return home, entry
+
+
 def start_program(account: Account | None, *command: str | Path) -> subprocess.Popen[bytes]:
     options = _switch(account.uid if account else None)
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd="/", **options)
@@ -425,10 +434,7 @@ async def test_another_programs_process_id_in_a_stale_lock_is_not_believed(place
 async def test_the_machines_own_server_is_not_taken_for_that_of_an_ordinary_account(
     place: Path, state: Path
 ) -> None:
-    entry = pwd.getpwnam("nobody")
-    home = place / "home"
-    home.mkdir(mode=0o700)
-    os.chown(home, entry.pw_uid, entry.pw_gid)
+    home, entry = home_of_nobody(place)
     first = Host(home / "postgres", state, entry.pw_uid)
     await write_rows(first.url())
     (pid_file,) = home.rglob("postmaster.pid")
@@ -654,10 +660,7 @@ async def test_below_a_closed_home_the_data_goes_elsewhere_and_a_note_says_where
 async def test_root_goes_on_with_the_data_that_an_ordinary_account_made(
     place: Path, state: Path
 ) -> None:
-    entry = pwd.getpwnam("nobody")
-    home = place / "home"
-    home.mkdir(mode=0o700)
-    os.chown(home, entry.pw_uid, entry.pw_gid)
+    home, entry = home_of_nobody(place)
     first = Host(home / "postgres", state, entry.pw_uid)
     await write_rows(first.url())
     first.stop()

@@ -2,9 +2,8 @@
 
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from libs.common.bus.kafka import Connection, open_kafka_bus
 from libs.contracts.queue import TicketIssued
 from libs.contracts.topics import all_topics
+from tests.common.carriers import admin_client
 from tests.common.helpers import eventually
 from tests.support import reachable_folder
 from tests.system.city import STREAMS, UNIT, City, free_port, key, service, watched
@@ -155,7 +155,7 @@ async def test_who_stops_leaves_its_group_before_it_is_missed(
         service("reporting", free_port(), folder, **told) as first,
         service("reporting", free_port(), folder, **told) as second,
     ):
-        async with admin_of(kafka) as admin:
+        async with admin_client(kafka) as admin:
 
             async def both() -> bool:
                 return await members(admin) == 2
@@ -166,17 +166,6 @@ async def test_who_stops_leaves_its_group_before_it_is_missed(
             # A member that fell silent would be in it for ten seconds more.
             assert await members(admin) == 1
         assert first.process.returncode == 0
-
-
-@asynccontextmanager
-async def admin_of(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Connect to the brokers as who looks after them."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.close()
 
 
 async def members(admin: AIOKafkaAdminClient) -> int:
